@@ -187,6 +187,7 @@ impl Wakes {
 
     /// How many times a token was revoked, or a session ended, in this process.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the guard ends here")]
     pub fn revoked(&self) -> u64 {
         *self.0.revoked.borrow()
     }

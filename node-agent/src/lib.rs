@@ -42,6 +42,7 @@ pub mod holder;
 pub mod host;
 pub mod hypervisor;
 pub mod identity;
+mod latest;
 pub mod limits;
 pub mod mirror;
 pub mod network;

@@ -2,7 +2,7 @@
 //! medians.
 //!
 //! `tests/bench.sh [ROW …]` prints the table, or only the rows `import`, `deploy`, `mount`, `first`, `policy`, `memory`,
-//! `commit`, `cut`, `beside`, `scattered`, `sweep`, `versions`, `links`, `api` that are named. `storage` names all rows about
+//! `commit`, `cut`, `beside`, `scattered`, `sweep`, `versions`, `links`, `repair`, `api` that are named. `storage` names all rows about
 //! what the pool keeps. No number is stored here.
 
 mod api;
@@ -12,6 +12,7 @@ mod import;
 mod links;
 mod mount;
 mod policy;
+mod repair;
 mod scattered;
 mod sweep;
 mod table;
@@ -21,7 +22,7 @@ use table::Table;
 
 type Row = (&'static str, fn(&mut Table));
 
-const ROWS: [Row; 14] = [
+const ROWS: [Row; 15] = [
     ("import", import::run),
     ("deploy", deploy::run),
     ("mount", mount::run),
@@ -35,11 +36,12 @@ const ROWS: [Row; 14] = [
     ("sweep", sweep::run),
     ("versions", versions::run),
     ("links", links::run),
+    ("repair", repair::run),
     ("api", api::run),
 ];
 
 /// A name of several rows.
-const STORAGE: (&str, [&str; 5]) = ("storage", ["scattered", "sweep", "versions", "cut", "links"]);
+const STORAGE: (&str, [&str; 6]) = ("storage", ["scattered", "sweep", "versions", "cut", "links", "repair"]);
 
 fn main() {
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();

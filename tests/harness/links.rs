@@ -79,6 +79,17 @@ impl Links {
         command
     }
 
+    /// Bytes that all hosts together have received so far, with the headers of the packets.
+    #[must_use]
+    pub fn received_bytes(&self) -> u64 {
+        let asked = ["-n", &Self::switch(), "-json", "-statistics", "link", "show"];
+        let done = Command::new("ip").args(asked).output().expect("start ip");
+        let all: Vec<serde_json::Value> = serde_json::from_slice(&done.stdout).expect("ip prints JSON");
+        let is_port = |link: &&serde_json::Value| link["ifname"].as_str().is_some_and(|name| name.starts_with("port"));
+        // What a port of the switch sends its host receives.
+        all.iter().filter(is_port).map(|link| link["stats64"]["tx"]["bytes"].as_u64().expect("a count")).sum()
+    }
+
     fn switch() -> String {
         Self::name("switch")
     }

@@ -10,7 +10,15 @@ use tokio::time::sleep;
 use tracing::{error, info};
 
 use super::loops::{Loops, Standing};
-use crate::{clock, controller::ControllerError, fenced, fenced::Fenced, mirror::is_no_space, telemetry};
+use crate::{
+    clock,
+    controller::ControllerError,
+    fenced,
+    fenced::Fenced,
+    latest::{Latest as _, latest_seen},
+    mirror::is_no_space,
+    telemetry,
+};
 
 /// Time between two tries to stop what did not stop.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -31,7 +39,7 @@ impl Loops {
 
     /// The word that this node was declared dead, if it was.
     pub(super) fn fenced(&self) -> Option<Arc<Fenced>> {
-        match &*self.standing.borrow() {
+        match self.standing.latest() {
             Standing::Fenced(fenced) => Some(fenced.clone()),
             Standing::NotAsked | Standing::Listed => None,
         }
@@ -41,7 +49,7 @@ impl Loops {
     pub(super) async fn until_fenced(&self) -> Arc<Fenced> {
         let mut standing = self.standing.subscribe();
         loop {
-            if let Standing::Fenced(fenced) = &*standing.borrow_and_update() {
+            if let Standing::Fenced(fenced) = latest_seen(&mut standing) {
                 return fenced.clone();
             }
             if standing.changed().await.is_err() {

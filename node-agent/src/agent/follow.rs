@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, error, warn};
 
 use super::loops::Loops;
+use crate::latest::Latest as _;
 
 /// Longest a long-poll waits at the controller.
 const POLL: Duration = Duration::from_secs(25);
@@ -46,7 +47,7 @@ impl Loops {
 
     /// Works with an answer from now on. False if it is to be asked for again: it could not be stored.
     async fn take(&self, desired: Desired) -> bool {
-        let before = self.known.borrow().clone();
+        let before = self.known.latest();
         let known = match before.accept(desired, &self.identity.ca, self.identity.joined.cluster) {
             Ok(known) => known,
             Err(refusal) => {

@@ -17,7 +17,7 @@ use super::{
     build::note_accepted,
     loops::{Contact, Loops, Standing},
 };
-use crate::{clock, controller::ControllerError, sweep::Named, telemetry};
+use crate::{clock, controller::ControllerError, latest::Latest as _, sweep::Named, telemetry};
 
 /// A heartbeat that takes longer is given up: the next one is long due.
 const ANSWER: Duration = Duration::from_secs(HEARTBEAT_S * 2);
@@ -37,7 +37,7 @@ impl Loops {
                 self.beat(heartbeat).await;
             }
             self.standing.send_if_modified(|standing| {
-                let first = *standing == Standing::NotAsked && self.superseded.borrow().is_none();
+                let first = *standing == Standing::NotAsked && self.superseded.latest().is_none();
                 if first {
                     *standing = Standing::Listed;
                 }
@@ -63,7 +63,7 @@ impl Loops {
 
     /// Registers this run. Returns whether it may act; if another one does, the agent ends.
     async fn register(&self) -> bool {
-        let start = self.run.start(self.known.borrow().desired.incarnation, &self.advertise);
+        let start = self.run.start(self.known.latest().desired.incarnation, &self.advertise);
         match timeout(ANSWER, self.controller.start_run(start)).await {
             Ok(Ok(())) => {
                 note_accepted(&self.run);
@@ -87,7 +87,7 @@ impl Loops {
         if !std::mem::replace(&mut *lock(&self.contact), now).connected {
             info!("the controller answers");
         }
-        let known = self.known.borrow().clone();
+        let known = self.known.latest();
         let desired = &known.desired;
         // The long-poll brings every newer revision. It cannot see a newer membership record, nor another history of
         // the database, whose revisions cannot be compared with ours.
@@ -125,7 +125,7 @@ impl Loops {
     fn heartbeat(&self) -> Heartbeat {
         Heartbeat {
             protocol: NODE_PROTOCOL,
-            incarnation: self.known.borrow().desired.incarnation,
+            incarnation: self.known.latest().desired.incarnation,
             membership_epoch: self.membership_epoch(),
             advertise: self.advertise.clone(),
             offer: self.offer,
@@ -176,7 +176,7 @@ impl Loops {
         let number = |n: u64| n as f64;
         let flag = |on: bool| f64::from(u8::from(on));
         gauge!(telemetry::CONTROLLER_CONNECTED).set(flag(self.contact().connected));
-        gauge!(telemetry::DESIRED_REVISION).set(number(self.known.borrow().desired.revision));
+        gauge!(telemetry::DESIRED_REVISION).set(number(self.known.latest().desired.revision));
         gauge!(telemetry::MEMBERSHIP_EPOCH).set(number(heartbeat.membership_epoch));
         gauge!(telemetry::POOL_USED_BYTES).set(number(heartbeat.pool.used_bytes));
         gauge!(telemetry::POOL_LIMIT_BYTES).set(number(heartbeat.pool.limit_bytes));
@@ -222,7 +222,7 @@ impl Loops {
             counter!(telemetry::WRITTEN_BYTES).absolute(moved.written_bytes);
         }
         gauge!(telemetry::FREE_BYTES).set(number(heartbeat.pool.free_bytes));
-        let instances = self.passed.borrow().instances.clone();
+        let instances = self.passed.latest().instances.clone();
         for state in Observed::ALL {
             let count: u64 = instances.iter().map(|report| u64::from(report.state == state)).sum();
             gauge!(telemetry::INSTANCES, "state" => state.as_str()).set(number(count));

@@ -27,6 +27,7 @@ use crate::{
     fenced::Fenced,
     host::Host,
     identity::NodeIdentity,
+    latest::Latest as _,
     peer::{
         repair::{Asked, Repair},
         repository::Keeper,
@@ -158,7 +159,7 @@ impl Loops {
 
     /// Epoch of the membership record this node works with; 0 before the first.
     pub(super) fn membership_epoch(&self) -> u64 {
-        self.known.borrow().membership.as_ref().map_or(0, |m| m.epoch)
+        self.known.latest().membership.as_ref().map_or(0, |m| m.epoch)
     }
 
     pub(super) fn pool_use(&self) -> PoolUse {
@@ -229,7 +230,7 @@ impl Loops {
             connected: contact.connected,
             last_answer_at: contact.last_answer_at,
             advertise: self.advertise.clone(),
-            desired_revision: self.known.borrow().desired.revision,
+            desired_revision: self.known.latest().desired.revision,
             membership_epoch: self.membership_epoch(),
             offer: self.offer,
             tunnel: self.host.tunnel().ok().map(|tunnel| tunnel.to_string()),
@@ -243,7 +244,7 @@ impl Loops {
             sweep: self.sweeper.status(),
             conditions: self.conditions(),
             fenced: self.fenced().map(|fenced| (*fenced).clone()),
-            instances: self.passed.borrow().instances.to_vec(),
+            instances: self.passed.latest().instances.to_vec(),
         }
     }
 }

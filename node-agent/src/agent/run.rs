@@ -22,6 +22,7 @@ use crate::{
     consoles::{Consoles, Opener},
     cuts::{CutParts, Cuts},
     host::Host,
+    latest::Latest as _,
     peer::server::{PeerServerParts, routes},
     status,
 };
@@ -137,7 +138,7 @@ impl Loops {
 
     /// Stops the guests, reports how they ended, and closes their disks.
     async fn end_host(&self) {
-        if self.fenced().is_some() || self.superseded.borrow().is_some() {
+        if self.fenced().is_some() || self.superseded.latest().is_some() {
             // What it says is not heard any more, and its disks may be used elsewhere. Guests that could not be stopped
             // before are tried once again.
             if let Ok(Err(left)) = timeout(GUESTS_END + POWER_END, self.host.cut_off()).await {

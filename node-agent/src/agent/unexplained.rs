@@ -22,6 +22,7 @@ use tokio::{sync::watch, time::sleep};
 use tracing::warn;
 
 use super::loops::{Loops, Passed};
+use crate::latest::Latest as _;
 
 /// Time between two looks into the folder of disks.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -50,7 +51,7 @@ impl Strays {
                 // The agent ends.
                 return std::future::pending().await;
             }
-            let Passed { desired, instances } = passed.borrow().clone();
+            let Passed { desired, instances } = passed.latest();
             let known = known_disks(desired.iter().flat_map(|desired| &desired.assignments), &instances);
             self.take(look(known).await);
             sleep(LOOK_EVERY).await;
@@ -94,8 +95,8 @@ impl Loops {
 
     /// What this node holds that nothing explains, as far as it looked.
     pub(super) fn unexplained(&self) -> Unexplained {
-        let known = self.known.borrow().clone();
-        let passed = self.passed.borrow().clone();
+        let known = self.known.latest();
+        let passed = self.passed.latest();
         let unnamed = unnamed_bytes(&passed, known.fresh);
         Unexplained {
             objects_bytes: self.sweeper.unexplained_bytes(known.desired.incarnation),

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, warn};
 
 use super::loops::{Loops, Passed, Standing};
+use crate::latest::{Latest as _, latest_seen};
 
 /// Time between two passes when nothing says that something changed.
 const WORK_EVERY: Duration = Duration::from_secs(5);
@@ -38,8 +39,8 @@ impl Loops {
                     tick.tick().await;
                 },
             }
-            let now = known.borrow_and_update().clone();
-            let asked = *standing.borrow_and_update() != Standing::NotAsked;
+            let now = latest_seen(&mut known);
+            let asked = latest_seen(&mut standing) != Standing::NotAsked;
             if !now.fresh && (now.desired.revision == 0 || !asked) {
                 // This node was never told what it should have, so it leaves alone what it has. Or it may have been
                 // declared dead while it was off: the first heartbeat tells, or its failure does.
@@ -66,7 +67,7 @@ impl Loops {
         let mut told = Told::default();
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
         loop {
-            let Passed { desired, instances: all } = passed.borrow_and_update().clone();
+            let Passed { desired, instances: all } = latest_seen(&mut passed);
             // Before the first pass "nothing is here" would not be true.
             if let Some(desired) = desired
                 && let Some(report) = told.news(&desired, &all)
@@ -93,7 +94,7 @@ impl Loops {
         if instances.is_empty() {
             return;
         }
-        let desired_revision = self.known.borrow().desired.revision;
+        let desired_revision = self.known.latest().desired.revision;
         let report = Report { desired_revision, full: false, instances };
         if !matches!(timeout(LAST_REPORT, self.controller.report(report)).await, Ok(Ok(()))) {
             warn!("the last report did not reach the controller; the next start sends it");

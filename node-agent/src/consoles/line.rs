@@ -33,6 +33,7 @@ use super::{
     GuestStream,
     socket::{Drain, Out, Source},
 };
+use crate::latest::Latest as _;
 
 /// Largest piece of output, bytes.
 const PIECE_BYTES: usize = 4 << 10;
@@ -170,7 +171,7 @@ impl Line {
     }
 
     fn is_typed_by(&self, client: u64) -> bool {
-        self.typists.borrow().front() == Some(&client)
+        self.typists.latest().front() == Some(&client)
     }
 }
 

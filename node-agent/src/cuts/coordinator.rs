@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::{CutRefusal, Cuts, FREEZE_ALL, RETRY_FIRST, RETRY_MOST, STEP, THAW_ALL};
-use crate::{clock, controller::ControllerError};
+use crate::{clock, controller::ControllerError, latest::Latest as _};
 
 /// Longest a coordinator waits for all members to be prepared.
 const PREPARE_ALL: Duration = Duration::from_secs(25);
@@ -110,7 +110,7 @@ impl Cuts {
     /// Sends the report until it is answered or the cut is no longer ordered.
     async fn report_cut(&self, key: CutKey, report: CutReport) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
-        while self.parts.known.borrow().cut(key).is_some() {
+        while self.parts.known.latest().cut(key).is_some() {
             match self.parts.controller.cut_report(key.snapshot, report.clone()).await {
                 Ok(()) => return,
                 Err(error @ ControllerError::Refused(_)) => {

@@ -11,6 +11,7 @@ use storage_core::lock;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{CutRefusal, Cuts, FREEZE_ALL, STEP, THAW_ALL};
+use crate::latest::latest_seen;
 
 /// How long a member that is asked to prepare waits for its order to arrive.
 const ORDER_WAIT: Duration = Duration::from_secs(5);
@@ -88,7 +89,7 @@ impl Cuts {
         let limit = Instant::now() + wait;
         let asked: HashSet<_> = disks.iter().copied().collect();
         loop {
-            let now = known.borrow_and_update().clone();
+            let now = latest_seen(&mut known);
             if let Some(order) = now.cut(key) {
                 let own: HashSet<_> = order.disks.iter().map(|d| d.disk).collect();
                 if own == asked {

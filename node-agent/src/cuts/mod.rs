@@ -51,7 +51,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 pub use self::{disks::DiskCuts, freezes::Freezes, peers::PeerSteps};
-use crate::{controller::ControllerClient, desired::Known, mirror::DiskError};
+use crate::{controller::ControllerClient, desired::Known, latest::latest_seen, mirror::DiskError};
 
 /// Longest a flip or an abort takes.
 const STEP: Duration = Duration::from_secs(3);
@@ -150,7 +150,7 @@ impl Cuts {
         let mut work = Working::new();
         loop {
             let flipped = self.flipped.notified();
-            let now = known.borrow_and_update().clone();
+            let now = latest_seen(&mut known);
             self.begin_ordered(&now, &mut begun, &work);
             for key in lock(&self.prepared).extract_if(|key| now.cut(*key).is_none()) {
                 work.push(self.abort(key).map(move |()| Work::GivenUp(key)).boxed());

@@ -15,6 +15,7 @@ use super::{Cuts, RETRY_FIRST, RETRY_MOST};
 use crate::{
     controller::ControllerError,
     desired::Known,
+    latest::latest_seen,
     mirror::{DiskError, Saved},
 };
 
@@ -27,7 +28,8 @@ impl Cuts {
         let mut told: Option<CommitTrouble> = None;
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
         loop {
-            let ordered = ordered(&known.borrow_and_update(), disk, commit);
+            let now = latest_seen(&mut known);
+            let ordered = ordered(&now, disk, commit);
             let outcome = match ordered {
                 Some((order, wanted)) => match self.save_and_stage(&order, &wanted, &mut saved).await {
                     Ok(outcome) => outcome,

@@ -59,6 +59,7 @@ use self::{
 };
 use crate::{
     controller::{Call, ControllerClient, ControllerError},
+    latest::{Latest as _, latest_seen},
     mirror::is_no_space,
     peer::{repository::Keeper, share::PoolShare},
     telemetry,
@@ -207,7 +208,7 @@ impl Sweeper {
         let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
         // `self` has the sender.
         while heard.changed().await.is_ok() {
-            let Some(named) = *heard.borrow_and_update() else { continue };
+            let Some(named) = latest_seen(&mut heard) else { continue };
             let ended = self.carry_out(named).await;
             // What was heard meanwhile is as old as the round. The next heartbeat names one that is still to be done.
             heard.mark_unchanged();
@@ -455,6 +456,6 @@ impl Sweeper {
 
     /// Whether the round is still the one that heartbeats name.
     fn check(&self, named: Named) -> Result<(), End> {
-        if *self.named.borrow() == Some(named) { Ok(()) } else { Err(End::Over) }
+        if self.named.latest() == Some(named) { Ok(()) } else { Err(End::Over) }
     }
 }

@@ -291,7 +291,10 @@ impl Fleet {
         let node = &self.nodes[at];
         let mut known = Known::nothing(Incarnation { number: 1, random: 7 });
         known.fresh = true;
-        known.desired.revision = node.known.borrow().desired.revision + 1;
+        node.known.send_if_modified(|before| {
+            known.desired.revision = before.desired.revision + 1;
+            false
+        });
         known.desired.versions = BTreeMap::new();
         let all = || self.nodes.iter().map(|n| CutNode { node: n.id, disks: vec![n.want.disk] }).collect();
         let want = &node.want;

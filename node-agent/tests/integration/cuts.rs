@@ -348,7 +348,10 @@ impl Fleet {
     pub(crate) fn tell(&self, at: usize, cuts: Vec<CutOrder>) {
         let mut known = Known::nothing(INCARNATION);
         known.fresh = true;
-        known.desired.revision = self.nodes[at].known.borrow().desired.revision + 1;
+        self.nodes[at].known.send_if_modified(|before| {
+            known.desired.revision = before.desired.revision + 1;
+            false
+        });
         known.desired.cuts = cuts;
         known.desired.versions = BTreeMap::new();
         self.nodes[at].known.send_replace(Arc::new(known));

@@ -6,6 +6,7 @@ use muster_api::node_protocol::repository::RepositoryOrder;
 use tokio::time::sleep;
 
 use super::{Backoff, Keeper, NO_REPOSITORY, PAUSE, Repository, info, lock, warn};
+use crate::latest::{Latest as _, latest_seen};
 
 impl Keeper {
     /// Fetches what the controller says of the repository whenever heartbeats name another revision. Never ends.
@@ -13,8 +14,8 @@ impl Keeper {
         let mut named = self.named.subscribe();
         let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
         loop {
-            let wanted = *named.borrow_and_update();
-            if wanted.is_some() && wanted != *self.used.borrow() {
+            let wanted = latest_seen(&mut named);
+            if wanted.is_some() && wanted != self.used.latest() {
                 match self.controller.repository().await {
                     Ok(order) => {
                         backoff.reset();
