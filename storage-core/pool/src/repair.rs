@@ -177,8 +177,8 @@ impl PoolClient {
             lacking.homeless_objects += homeless;
             lacking.homeless_bytes += homeless * object.stored_bytes;
         }
-        lacking.parcels =
-            wanted.into_iter().flat_map(|(node, copies)| parcels(view.member(node).store, copies)).collect();
+        let by_node = wanted.into_iter().map(|(node, copies)| (node, parcels(view.member(node).store, copies)));
+        lacking.parcels = taking_turns(own, by_node.collect());
         lacking
     }
 
@@ -375,6 +375,18 @@ fn parcels(to: StoreId, copies: Vec<Wanted>) -> Vec<Parcel> {
     parcels
 }
 
+/// All parcels in the order in which they are sent: one for each node in turn, the node after this one first. All nodes repair at
+/// the same time, and if each of them served the nodes in one order, they would all wait for the link of the same node.
+fn taking_turns(own: usize, mut by_node: BTreeMap<usize, Vec<Parcel>>) -> Vec<Parcel> {
+    let after = by_node.split_off(&own);
+    let mut queues: Vec<_> = after.into_values().chain(by_node.into_values()).map(Vec::into_iter).collect();
+    let mut parcels = Vec::new();
+    while !queues.is_empty() {
+        queues.retain_mut(|queue| queue.next().map(|parcel| parcels.push(parcel)).is_some());
+    }
+    parcels
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,6 +419,24 @@ mod tests {
                 assert_eq!(to, expected.unwrap_or_default(), "node {own} after {said:?}");
             }
         }
+    }
+
+    #[test]
+    fn each_node_gets_a_parcel_in_turn_and_the_one_after_the_sender_is_the_first() {
+        let stores: Vec<StoreId> = (0..6).map(|_| StoreId::generate()).collect();
+        let queue = |node: usize, count: u64| {
+            let copies = |n| vec![Wanted { name: ObjectName::from_bytes([0; 32]), stored_bytes: n, stamp: 1 }];
+            (0..count).map(|n| Parcel { to: stores[node], copies: copies(n) }).collect::<Vec<_>>()
+        };
+        let by_node = BTreeMap::from([(1, queue(1, 3)), (2, queue(2, 1)), (5, queue(5, 2))]);
+        let order = |own| {
+            let parcels = taking_turns(own, by_node.clone());
+            let node =
+                |parcel: &Parcel| stores.iter().position(|store| *store == parcel.to).expect("it is one of them");
+            parcels.iter().map(|parcel| (node(parcel), parcel.bytes())).collect::<Vec<_>>()
+        };
+        assert_eq!(order(1), [(1, 0), (2, 0), (5, 0), (1, 1), (5, 1), (1, 2)]);
+        assert_eq!(order(3), [(5, 0), (1, 0), (2, 0), (5, 1), (1, 1), (1, 2)]);
     }
 
     #[test]
