@@ -299,7 +299,7 @@ impl GetPass<'_> {
         let now = Instant::now();
         let own = self.inner.local.as_ref().map(|local| local.store);
         for at in self.search.missing() {
-            let (owners, others) = self.view.readers(&self.search.names[at]);
+            let (owners, others) = self.view.readers(&self.search.names[at], own);
             let split = |nodes: Vec<usize>| -> (Vec<usize>, Vec<usize>) {
                 let not_own = nodes.into_iter().filter(|node| Some(self.view.member(*node).store) != own);
                 not_own.partition(|node| !self.inner.health(self.view.member(*node).store).is_suspect(now))

@@ -8,7 +8,7 @@ use storage_core::{
     membership::{Member, Membership},
     placement,
     store::Listed,
-    units::usize_from,
+    units::{u64_from, usize_from},
 };
 
 /// Older membership epochs that are remembered for reading at most, because objects may still be where an older epoch put
@@ -65,11 +65,16 @@ impl View {
         &self.membership.members[at]
     }
 
-    /// The nodes to ask for `name`, best first: the owners now and in older epochs, then everyone else.
-    pub(crate) fn readers(&self, name: &ObjectName) -> (Vec<usize>, Vec<usize>) {
+    /// The nodes that `reader` asks for `name`, best first: the owners now and in older epochs, then everyone else. The owners
+    /// that have every kind of object come first, and share the readers: each reader begins with one of them.
+    pub(crate) fn readers(&self, name: &ObjectName, reader: Option<StoreId>) -> (Vec<usize>, Vec<usize>) {
         let copies = copies_max(&self.membership);
         let ranked = placement::rank(name, &self.membership.members);
         let mut order: Vec<usize> = ranked.iter().copied().take(copies).collect();
+        let sharing = self.copies(Kind::Chunk).needed.min(order.len());
+        if let Some(first) = turn(name, reader).checked_rem(u64_from(sharing)) {
+            order[..sharing].rotate_left(usize_from(first));
+        }
         for older in &self.older {
             let owned = placement::owners(name, &older.members, copies);
             let stores = owned.into_iter().map(|at| older.members[at].store);
@@ -115,10 +120,82 @@ impl View {
     }
 }
 
+/// A number that is drawn anew for each object and reader.
+fn turn(name: &ObjectName, reader: Option<StoreId>) -> u64 {
+    let (high, low) = reader.map_or((0, 0), |reader| reader.uuid().as_u64_pair());
+    let beginning = name.as_bytes().first_chunk().expect("a name has 32 bytes");
+    // The mixing of splitmix64: ids of stores that were made one after the other differ in few bits.
+    let mut mixed = u64::from_le_bytes(*beginning) ^ high.rotate_left(32) ^ low;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
 fn min_copies(membership: &Membership) -> usize {
     usize_from(membership.min_copies.into())
 }
 
 fn copies_max(membership: &Membership) -> usize {
     (min_copies(membership) + 1).min(membership.members.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use storage_core::{ClusterId, NodeId, Salt};
+
+    use super::*;
+
+    fn member(number: u8) -> Member {
+        Member {
+            node: NodeId::generate(),
+            name: format!("node-{number}"),
+            // Ids that differ in few bits, and the same ones in every run.
+            store: format!("01890000-0000-7000-8000-0000000000{number:02x}").parse().expect("an id"),
+            address: String::new(),
+            zone: None,
+            weight: 100,
+            accepting: true,
+            key_sha256: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_owners_of_a_copy_share_the_readers_and_the_first_one_is_always_an_owner() {
+        const NODES: usize = 32;
+        let members: Vec<Member> = (0..NODES as u8).map(member).collect();
+        let membership =
+            Membership { cluster: ClusterId::generate(), epoch: 1, min_copies: 2, members, clients: Vec::new() };
+        let view = View::new(membership);
+        let (mut asked, mut owned) = ([0_u32; NODES], [0_u32; NODES]);
+        for object in 0..64_u8 {
+            let name = ObjectName::of(Kind::Pack, Salt::SHARED, &[object + 1]);
+            let owners = placement::owners(&name, &view.membership.members, 2);
+            let mut firsts = [0, 0];
+            for reader in &view.membership.members {
+                let (order, others) = view.readers(&name, Some(reader.store));
+                let first = owners.iter().position(|owner| *owner == order[0]).expect("an owner");
+                assert_eq!(order[1], owners[1 - first], "the other one comes next");
+                assert_eq!(order.len() + others.len(), NODES);
+                assert_eq!(view.readers(&name, Some(reader.store)).0, order, "always the same");
+                firsts[first] += 1;
+                asked[order[0]] += 1;
+            }
+            // About half of 32 readers each.
+            assert!(firsts.iter().all(|readers| *readers >= 4), "object {object}: {firsts:?}");
+            owners.iter().for_each(|owner| owned[*owner] += 1);
+        }
+        // Each node is asked about in proportion to what it has: half of its objects by each reader.
+        for (asked, owned) in asked.iter().zip(owned) {
+            let fair = owned * NODES as u32 / 2;
+            assert!(*asked <= fair + fair / 2 + 24, "{asked} readers of {owned} objects");
+        }
+    }
+
+    #[test]
+    fn one_owner_or_none_needs_no_turn() {
+        let of = |members| View::new(Membership { cluster: ClusterId::generate(), epoch: 1, min_copies: 2, members, clients: Vec::new() });
+        let name = ObjectName::of(Kind::Pack, Salt::SHARED, &[1]);
+        assert_eq!(of(Vec::new()).readers(&name, None), (Vec::new(), Vec::new()));
+        assert_eq!(of(vec![member(0)]).readers(&name, None), (vec![0], Vec::new()));
+    }
 }
