@@ -235,6 +235,8 @@ settings! {
     memory: Size, "MUSTER_AGENT_MEMORY", "SIZE";
     /// Most space for this node's part of the pool [default: 50%]
     pool_size: Share, "MUSTER_AGENT_POOL_SIZE", "SIZE|N%";
+    /// Most memory for objects that disks read from this node's part of the pool; 0: they are stored in the cache [default: 64MiB]
+    pool_memory: Size, "MUSTER_AGENT_POOL_MEMORY", "SIZE";
     /// Most space for the cache of clean chunks [default: 20%]
     cache_size: Share, "MUSTER_AGENT_CACHE_SIZE", "SIZE|N%";
     /// Free space that only writes of guests may use [default: 5% and at least 2GiB]
@@ -331,6 +333,8 @@ pub struct Config {
     pub memory_bytes: Option<u64>,
     /// Most space for this node's part of the pool.
     pub pool_size: Share,
+    /// Most bytes of memory for objects that disks read from this node's part of the pool; 0: they are stored in the cache.
+    pub pool_memory_bytes: u64,
     /// Most space for the cache of clean chunks.
     pub cache_size: Share,
     /// Free space that only writes of guests may use; `None`: see [`Self::keep_free_bytes`].
@@ -382,6 +386,7 @@ impl Config {
             cpus: None,
             memory_bytes: None,
             pool_size: Share::Percent(50),
+            pool_memory_bytes: 64 << 20,
             cache_size: Share::Percent(20),
             keep_free: None,
             mirror_reserve: None,
@@ -462,6 +467,7 @@ impl Config {
             cpus: settings.cpus,
             memory_bytes: settings.memory.map(|size| size.0),
             pool_size: settings.pool_size.unwrap_or(default.pool_size),
+            pool_memory_bytes: settings.pool_memory.map_or(default.pool_memory_bytes, |size| size.0),
             cache_size: settings.cache_size.unwrap_or(default.cache_size),
             keep_free: settings.keep_free,
             mirror_reserve: settings.mirror_reserve,

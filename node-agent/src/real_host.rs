@@ -47,6 +47,7 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
     let mut settings = mirror::Config::new(config.data_dir.clone(), identity.joined.cluster, identity.joined.node);
     settings.write_policy = config.write_policy;
     settings.cache_bytes_max = cache_bytes_max;
+    settings.memory_bytes_max = config.pool_memory_bytes;
     settings.keep_free_bytes = disk.reserves().cache_bytes();
     settings.disk = Some(disk);
     settings.background_bytes_per_s = config.background_bytes_per_s;

@@ -64,6 +64,10 @@ pub const POOL_SCRUB_FOUND: &str = "muster_agent_pool_scrub_found_total";
 pub const POOL_UNREADABLE_COPIES: &str = "muster_agent_pool_unreadable_copies";
 /// Bytes that the cache gave back since the agent started because the disk filled up.
 pub const CACHE_GIVEN_BACK_BYTES: &str = "muster_agent_cache_given_back_bytes_total";
+/// Bytes of memory that objects take which disks have read from this node's share of the pool.
+pub const POOL_MEMORY_BYTES: &str = "muster_agent_pool_memory_bytes";
+/// Objects that disks have read from this node's share of the pool since the agent started, each time they were not in memory.
+pub const POOL_OWN_READS: &str = "muster_agent_pool_own_reads_total";
 /// Objects of this node's share of the pool that the sweep has dropped since the agent started.
 pub const POOL_SWEPT_OBJECTS: &str = "muster_agent_pool_swept_objects_total";
 /// Their stored bytes.

@@ -77,7 +77,9 @@ impl Filler {
 async fn a_disk_that_fills_up_gives_way_in_order_and_all_goes_on_when_there_is_room() {
     let mut options = ClusterOptions::files(1).as_processes();
     options.own_disk = Some("384m");
-    options.agent.more = ["--keep-free", "16MiB", "--mirror-reserve", "16MiB"].map(str::to_owned).to_vec();
+    // The node has all objects itself, and they are to be in its cache as well.
+    let more = ["--keep-free", "16MiB", "--mirror-reserve", "16MiB", "--pool-memory", "0B"];
+    options.agent.more = more.map(str::to_owned).to_vec();
     let cluster = Cluster::start(options).await;
     let dir = cluster.agents[0].dir.clone();
     let (base, gone) = (noise(1, 24 * MIB), noise(2, 48 * MIB));

@@ -246,10 +246,10 @@ impl DiskFs {
         match read {
             Ok(()) => {}
             Err(NotHere::Fault(fault)) => reply.error(errno(&fault)),
-            Err(NotHere::Missing(_)) => {
+            Err(NotHere::Missing(missing)) => {
                 let disk = self.disk.clone();
                 self.disk.node().runtime.spawn(async move {
-                    match disk.read(offset, bytes.into()).await {
+                    match disk.read_missing(offset, bytes.into(), missing).await {
                         Ok(data) => reply.data(&data),
                         Err(fault) => {
                             tracing::warn!(disk.id = %disk.id(), offset, bytes, error = %fault, "a read failed");

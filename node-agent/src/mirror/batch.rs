@@ -338,8 +338,8 @@ impl Builder<'_> {
         if let Some(record) = record
             && self.batch.changes.len() > known
         {
-            // After folding, these blocks are read from the cache, not from other nodes.
-            self.cache.insert(record.name(), Kind::Pack, descriptor.salt, descriptor.chunk, &body);
+            // After folding, these blocks are read on this node, not from others.
+            self.cache.insert_written(record.name(), Kind::Pack, descriptor.salt, descriptor.chunk, &body);
             self.batch.records.push(record);
         }
     }
@@ -362,7 +362,7 @@ impl Builder<'_> {
         let new = Some(Leaf::Whole(record.name()));
         if new != old {
             // As with packs.
-            self.cache.insert(record.name(), Kind::Chunk, descriptor.salt, descriptor.chunk, &body);
+            self.cache.insert_written(record.name(), Kind::Chunk, descriptor.salt, descriptor.chunk, &body);
             self.batch.changes.push((index, new));
             self.batch.records.push(record);
         }

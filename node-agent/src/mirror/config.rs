@@ -19,6 +19,8 @@ pub struct Config {
     pub write_policy: WritePolicy,
     /// Most bytes of clean chunks in the cache.
     pub cache_bytes_max: u64,
+    /// Most bytes of memory for objects that were read from this node's own share of the pool. 0: they are stored in the cache.
+    pub memory_bytes_max: u64,
     /// Bytes of the file system that the cache leaves free. 0 turns this limit off.
     pub keep_free_bytes: u64,
     /// Longest time a program waits for a read, or a write of a part of a block, whose bytes no other node gives. Then it
@@ -42,6 +44,7 @@ impl Config {
             node,
             write_policy: WritePolicy::default(),
             cache_bytes_max: 10 << 30,
+            memory_bytes_max: 64 << 20,
             keep_free_bytes: 2 << 30,
             read_deadline: Duration::from_secs(60),
             background_bytes_per_s: 16 << 20,

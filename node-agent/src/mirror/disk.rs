@@ -46,7 +46,7 @@ pub(crate) struct Node {
     pub(crate) pool: PoolClient,
     pub(crate) cache: Arc<Cache>,
     pub(crate) holder: Holder,
-    pub(crate) pages: Pages,
+    pub(crate) pages: Arc<Pages>,
     /// How fast commits in the background store, all together.
     pub(crate) background: Pace,
     pub(crate) runtime: tokio::runtime::Handle,

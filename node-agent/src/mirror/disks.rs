@@ -201,14 +201,8 @@ impl Disks {
                 .and_then(|()| stable::sync_folder(&disks_dir))
                 .and_then(|()| check_direct_io(&disks_dir))
                 .map_err(io("the folder of disks"))?;
-            let cache = Cache::open(
-                config.data_dir.join("cache"),
-                config.cache_bytes_max,
-                config.keep_free_bytes,
-                pool.clone(),
-                runtime.clone(),
-            )
-            .map_err(io("the cache"))?;
+            let pages = Arc::new(super::base::Pages::default());
+            let cache = Cache::open(&config, pages.clone(), pool.clone(), runtime.clone()).map_err(io("the cache"))?;
             let cache = Arc::new(cache);
             let background = Pace::new(config.background_bytes_per_s);
             let node = Arc::new(Node {
@@ -216,7 +210,7 @@ impl Disks {
                 pool,
                 cache,
                 holder,
-                pages: super::base::Pages::default(),
+                pages,
                 background,
                 runtime,
                 read_bytes: AtomicU64::new(0),
@@ -938,7 +932,7 @@ fn watch_holder(disks: &Arc<Disks>) {
     });
 }
 
-/// Hashes the cache in the background, a little every second.
+/// Hashes the cache in the background, a little every second, and has its memory forget what nobody reads.
 fn scrub_cache(disks: &Arc<Disks>) {
     let runtime = disks.node.runtime.clone();
     let disks = Arc::downgrade(disks);
@@ -948,6 +942,7 @@ fn scrub_cache(disks: &Arc<Disks>) {
             tokio::time::sleep(Duration::from_secs(1)).await;
             // Between two rounds it looks at this as well, so that it ends with the disks.
             let Some(cache) = disks.upgrade().map(|disks| disks.node.cache.clone()) else { return };
+            cache.forget_idle();
             if Instant::now() < round {
                 continue;
             }

@@ -14,7 +14,8 @@
 //!
 //! **Three kinds of local bytes, never in one file.** `DATA/pool` holds this node's share of the pool. `DATA/cache`
 //! holds clean chunks: each is fetched once, can be evicted, is never synced, and is hashed again at its first use
-//! by each process. `DATA/disks/<disk>` holds only what the guest wrote: one delta and one bitmap per epoch. So
+//! by each process. What `DATA/pool` has is read from there and not cached as well, but for what is read again and again.
+//! `DATA/disks/<disk>` holds only what the guest wrote: one delta and one bitmap per epoch. So
 //! the instances of a host share one copy of what they have in common, a fetch cannot race a guest's write, and clean
 //! data can go away at any time.
 //!

@@ -43,22 +43,32 @@ struct Node {
     store: Arc<MemoryStore>,
     holder: Holder,
     dir: tempfile::TempDir,
-    cache_bytes_max: u64,
+    room: Room,
 }
 
+/// Bytes for clean bodies.
+#[derive(Clone, Copy)]
+struct Room {
+    cache: u64,
+    /// Of memory, for objects of this node's own share. 0: they are cached, as those of other nodes are.
+    memory: u64,
+}
+
+const MUCH: Room = Room { cache: 64 << 20, memory: 0 };
+
 impl Node {
-    async fn new(cache_bytes_max: u64) -> Self {
+    async fn new(room: Room) -> Self {
         let dir = tempfile::Builder::new().prefix("muster-packs-").tempdir().expect("folder");
         let holder = holder(dir.path().join("holder.sock"));
         let store = Arc::new(MemoryStore::new());
-        let disks = open(dir.path().join("data"), &store, &holder, cache_bytes_max).await;
-        Self { disks, store, holder, dir, cache_bytes_max }
+        let disks = open(dir.path().join("data"), &store, &holder, room).await;
+        Self { disks, store, holder, dir, room }
     }
 
     /// The next process of the node: only its files and the holder's live maps are left.
     async fn restart(&mut self) {
         self.disks.shutdown().await;
-        self.disks = open(self.dir.path().join("data"), &self.store, &self.holder, self.cache_bytes_max).await;
+        self.disks = open(self.dir.path().join("data"), &self.store, &self.holder, self.room).await;
     }
 
     async fn disk(&self, want: &DiskWant) -> Arc<Disk> {
@@ -98,9 +108,10 @@ impl Drop for Node {
     }
 }
 
-async fn open(data: PathBuf, store: &Arc<MemoryStore>, holder: &Holder, cache_bytes_max: u64) -> Arc<Disks> {
+async fn open(data: PathBuf, store: &Arc<MemoryStore>, holder: &Holder, room: Room) -> Arc<Disks> {
     let mut config = config(&data);
-    config.cache_bytes_max = cache_bytes_max;
+    config.cache_bytes_max = room.cache;
+    config.memory_bytes_max = room.memory;
     let pool = PoolClient::local_only(store.clone());
     crate::fuse::open_disks(config, pool, holder.clone()).await.expect("opens")
 }
@@ -277,8 +288,8 @@ impl History {
     }
 }
 
-async fn histories(first: u64, cache_bytes_max: u64) {
-    let mut node = Node::new(cache_bytes_max).await;
+async fn histories(first: u64, room: Room) {
+    let mut node = Node::new(room).await;
     for seed in first..first + HISTORIES {
         // Shown when the test fails.
         eprintln!("seed {seed}");
@@ -308,17 +319,22 @@ async fn histories(first: u64, cache_bytes_max: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn histories_read_as_byte_vectors_do() {
-    histories(0x1000, 64 << 20).await;
+    histories(0x1000, MUCH).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn histories_read_as_byte_vectors_do_with_a_cache_of_three_chunks() {
-    histories(0x2000, 3 * CHUNK as u64).await;
+    histories(0x2000, Room { cache: 3 * CHUNK as u64, memory: 0 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn histories_read_as_byte_vectors_do_without_a_cache() {
-    histories(0x3000, 0).await;
+    histories(0x3000, Room { cache: 0, memory: 0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn histories_read_as_byte_vectors_do_from_the_own_share() {
+    histories(0x4000, Room { memory: 3 * CHUNK as u64, ..MUCH }).await;
 }
 
 /// A disk of 64 chunks of noise, and its image.
@@ -329,7 +345,7 @@ async fn noisy(node: &Node) -> (DiskWant, Vec<u8>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_of_scattered_blocks_stores_them_once_and_needs_no_base() {
-    let node = Node::new(64 << 20).await;
+    let node = Node::new(MUCH).await;
     let (mut want, mut image) = noisy(&node).await;
     let base = objects(&leaves(&node.store, &want.root), Kind::Chunk);
     let kept: Vec<Record> = base.iter().map(|name| node.store.get(name).expect("memory").expect("there")).collect();
@@ -358,7 +374,7 @@ async fn a_commit_of_scattered_blocks_stores_them_once_and_needs_no_base() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chunk_that_is_patched_again_and_again_joins_small_packs_and_is_written_whole_at_half() {
-    let mut node = Node::new(64 << 20).await;
+    let mut node = Node::new(MUCH).await;
     let (mut want, mut image) = noisy(&node).await;
     let (mut packs, mut stored) = (Vec::new(), Vec::new());
     for n in 0..9 {
@@ -400,7 +416,7 @@ async fn a_chunk_that_is_patched_again_and_again_joins_small_packs_and_is_writte
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_patched_chunk_is_assembled_once_and_its_slot_is_given_back_by_the_next_process() {
-    let mut node = Node::new(64 << 20).await;
+    let mut node = Node::new(MUCH).await;
     let (mut want, mut image) = noisy(&node).await;
     let disk = node.disk(&want).await;
     image[BLOCK..2 * BLOCK].fill(3);
@@ -433,7 +449,7 @@ async fn a_patched_chunk_is_assembled_once_and_its_slot_is_given_back_by_the_nex
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damaged_slots_of_packs_and_assembled_chunks_are_never_served() {
     use std::os::unix::fs::FileExt;
-    let mut node = Node::new(64 << 20).await;
+    let mut node = Node::new(MUCH).await;
     let (mut want, mut image) = noisy(&node).await;
     let disk = node.disk(&want).await;
     image[BLOCK..2 * BLOCK].fill(3);

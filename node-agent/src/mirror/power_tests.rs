@@ -221,6 +221,8 @@ pub(super) fn config(data: &Path) -> Config {
     let mut config = Config::new(data.to_owned(), ClusterId::from(id(1)), NodeId::from(id(2)));
     config.keep_free_bytes = 0;
     config.cache_bytes_max = 1 << 20;
+    // The only share of the pool is this node's own. Its objects are cached, as those of other nodes are.
+    config.memory_bytes_max = 0;
     config
 }
 

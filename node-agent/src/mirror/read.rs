@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::{
     base::NoLeaves,
     bits::BlockState,
-    cache::Body,
+    cache::{Body, Fetched},
     disk::{Disk, Layers},
     error::Fault,
     memory::AlignedBuf,
@@ -263,26 +263,39 @@ impl Disk {
     ///
     /// Fails with [`Fault::Unavailable`] when no node gives it before the deadline.
     pub(crate) async fn bring(&self, missing: Missing, pinned: &mut Pinned, deadline: Instant) -> Result<(), Fault> {
-        let descriptor = self.layers().base.descriptor;
         if !missing.pages.is_empty() {
             let pages = missing.pages.iter().map(|name| (*name, Kind::Page)).collect();
-            for (name, body) in self.fetch_objects(&pages, deadline).await? {
-                let page = Page::decode(&body).map_err(|e| Fault::Corrupt(format!("page {name}: {e}")))?;
-                let page = Arc::new(page);
-                self.node().pages.insert(name, page.clone());
+            for (name, fetched) in self.fetch_once(&pages, deadline).await? {
+                let page = match (self.node().pages.get(&name), fetched.body) {
+                    (Some(page), _) => page,
+                    // Others have pushed it out again.
+                    (None, Body::Memory(body)) => {
+                        Arc::new(Page::decode(&body).map_err(|e| Fault::Corrupt(format!("page {name}: {e}")))?)
+                    }
+                    (None, Body::Slot(_) | Body::Own(_)) => unreachable!("pages have no slots"),
+                };
                 pinned.pages.insert(name, page);
             }
         }
         if !missing.objects.is_empty() {
-            let cache = &self.node().cache;
-            let found = cache.get_or_fetch(&missing.objects, descriptor.salt, descriptor.chunk, deadline).await;
-            self.lost.learn(missing.objects.keys(), found.as_ref().map(drop));
-            for (name, fetched) in found? {
-                self.count_fetched(fetched.network_bytes);
-                pinned.objects.insert(name, fetched.body);
-            }
+            let found = self.fetch_once(&missing.objects, deadline).await?;
+            pinned.objects.extend(found.into_iter().map(|(name, fetched)| (name, fetched.body)));
         }
         Ok(())
+    }
+
+    /// Fetches objects of the base, together with whoever else on this node wants the same ones.
+    async fn fetch_once(
+        &self,
+        objects: &BTreeMap<ObjectName, Kind>,
+        deadline: Instant,
+    ) -> Result<HashMap<ObjectName, Fetched>, Fault> {
+        let Descriptor { salt, chunk, .. } = self.layers().base.descriptor;
+        let found = self.node().cache.get_or_fetch(objects, salt, chunk, deadline).await;
+        self.lost.learn(objects.keys(), found.as_ref().map(drop));
+        let found = found?;
+        found.values().for_each(|fetched| self.count_fetched(fetched.network_bytes));
+        Ok(found)
     }
 
     /// Fetches objects from the pool. They are verified.
@@ -310,16 +323,26 @@ impl Disk {
             .collect()
     }
 
-    /// Reads `bytes` at `offset`, and fetches what is missing. Fails with [`Fault::Unavailable`] in time for its program to
-    /// learn it before the read deadline, whatever does not answer.
+    /// Reads `bytes` at `offset`, and fetches what is missing.
     pub(crate) async fn read(self: &Arc<Self>, offset: u64, bytes: u64) -> Result<Vec<u8>, Fault> {
+        self.read_missing(offset, bytes, Missing::default()).await
+    }
+
+    /// Reads `bytes` at `offset`, after fetching what was found to be missing for that. Fails with [`Fault::Unavailable`] in time
+    /// for its program to learn it before the read deadline, whatever does not answer.
+    pub(crate) async fn read_missing(
+        self: &Arc<Self>,
+        offset: u64,
+        bytes: u64,
+        missing: Missing,
+    ) -> Result<Vec<u8>, Fault> {
         let range = offset..offset.saturating_add(bytes);
         let whole = self.node().config.read_deadline;
         if self.patience().is_clock_off() && self.node().pool.clock_trouble().is_none() {
             self.patience().clock_is_right();
         }
         let deadline = self.patience().deadline(&range, Instant::now(), whole);
-        let read = tokio::time::timeout_at(deadline, self.read_until(offset, bytes, landing(deadline))).await;
+        let read = tokio::time::timeout_at(deadline, self.read_until(offset, bytes, missing, landing(deadline))).await;
         let read = read.unwrap_or_else(|_| Err(Fault::Unavailable("this node's disk does not answer".to_owned())));
         if let Some(cause) = self.note_cause(read.as_ref().err()) {
             self.patience().gave_up(range, Instant::now(), whole, cause);
@@ -338,9 +361,16 @@ impl Disk {
         cause
     }
 
-    async fn read_until(self: &Arc<Self>, offset: u64, bytes: u64, deadline: Instant) -> Result<Vec<u8>, Fault> {
+    async fn read_until(
+        self: &Arc<Self>,
+        offset: u64,
+        bytes: u64,
+        mut missing: Missing,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, Fault> {
         let mut pinned = Pinned::default();
         loop {
+            self.bring(missing, &mut pinned, deadline).await?;
             let disk = self.clone();
             // Reading may wait for the node's disk.
             let (result, back) =
@@ -351,7 +381,7 @@ impl Disk {
             match result {
                 Ok(bytes) => return Ok(bytes),
                 Err(NotHere::Fault(fault)) => return Err(fault),
-                Err(NotHere::Missing(missing)) => self.bring(missing, &mut pinned, deadline).await?,
+                Err(NotHere::Missing(more)) => missing = more,
             }
         }
     }

@@ -45,6 +45,8 @@ use crate::{
 
 /// Bytes of the cache of each node: few enough that chunks are fetched again and again.
 const CACHE_BYTES: u64 = 6 * (64 << 10);
+/// Bytes of memory for objects of its own share: so few that they are decoded again and again, and cached then.
+pub(crate) const MEMORY_BYTES: u64 = 3 * (64 << 10);
 
 /// What of a node is there whether it runs or not.
 pub(crate) struct Node {
@@ -114,6 +116,8 @@ pub(crate) struct Cluster {
     pub(crate) client: PoolClient,
     ca: TestCa,
     door: Arc<Door>,
+    /// Bytes of memory of each node for objects of its own share.
+    memory_bytes: u64,
     /// Folders that nodes had.
     kept: Vec<tempfile::TempDir>,
 }
@@ -141,7 +145,7 @@ fn options() -> Options {
 }
 
 impl Cluster {
-    pub(crate) async fn new(nodes: usize, random: &mut Random, door: Arc<Door>) -> Self {
+    pub(crate) async fn new(nodes: usize, random: &mut Random, door: Arc<Door>, memory_bytes: u64) -> Self {
         let ca = TestCa::new();
         let controller = ca.controller();
         let key_sha256 = controller.key_sha256().expect("fingerprint");
@@ -154,7 +158,7 @@ impl Cluster {
         };
         let client =
             PoolClient::with_limits(&controller, &ca.ca(), membership.clone(), None, limits()).expect("client");
-        let mut cluster = Self { nodes: Vec::new(), membership, client, ca, door, kept: Vec::new() };
+        let mut cluster = Self { nodes: Vec::new(), membership, client, ca, door, memory_bytes, kept: Vec::new() };
         for _ in 0..nodes {
             cluster.add(random).await;
         }
@@ -288,6 +292,7 @@ impl Cluster {
         let mut config = Config::new(data.clone(), ClusterId::from(uuid(&mut Random(1))), node.member.node);
         config.keep_free_bytes = 0;
         config.cache_bytes_max = CACHE_BYTES;
+        config.memory_bytes_max = self.memory_bytes;
         let disks = Disks::open_bare(config, pool.clone(), holder).await.expect("opens");
         let repair = Repair::new(RepairParts {
             pool: pool.clone(),

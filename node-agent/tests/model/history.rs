@@ -19,7 +19,7 @@ use storage_core::{
 use tokio::time::{Duration, Instant};
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, MEMORY_BYTES},
     door::{Door, Round},
     op::Op,
     rows::{Rows, descriptor},
@@ -64,17 +64,17 @@ impl History {
     async fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let nodes = 2 + usize_from(random.below(3));
-        Self::of_nodes(seed, random, nodes).await
+        Self::of_nodes(seed, random, nodes, MEMORY_BYTES).await
     }
 
-    /// One of two nodes, in which nothing happened yet.
+    /// One of two nodes, in which nothing happened yet. They cache the objects of their own shares, too.
     pub(crate) async fn of_two(seed: u64) -> Self {
-        Self::of_nodes(seed, Random(seed), 2).await
+        Self::of_nodes(seed, Random(seed), 2, 0).await
     }
 
-    async fn of_nodes(seed: u64, mut random: Random, nodes: usize) -> Self {
+    async fn of_nodes(seed: u64, mut random: Random, nodes: usize, memory_bytes: u64) -> Self {
         let door = Door::new();
-        let cluster = Cluster::new(nodes, &mut random, door.clone()).await;
+        let cluster = Cluster::new(nodes, &mut random, door.clone(), memory_bytes).await;
         let dir = tempfile::Builder::new().prefix("muster-model-").tempdir().expect("folder");
         let census = Arc::new(Census::make(&dir.path().join("sweep.redb"), history()).expect("an index"));
         let rows = Rows::new();

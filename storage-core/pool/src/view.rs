@@ -161,12 +161,12 @@ mod tests {
 
     #[test]
     fn the_owners_of_a_copy_share_the_readers_and_the_first_one_is_always_an_owner() {
-        const NODES: usize = 32;
-        let members: Vec<Member> = (0..NODES as u8).map(member).collect();
+        const NODES: u8 = 32;
+        let members: Vec<Member> = (0..NODES).map(member).collect();
         let membership =
             Membership { cluster: ClusterId::generate(), epoch: 1, min_copies: 2, members, clients: Vec::new() };
         let view = View::new(membership);
-        let (mut asked, mut owned) = ([0_u32; NODES], [0_u32; NODES]);
+        let (mut asked, mut owned) = ([0_u32; NODES as usize], [0_u32; NODES as usize]);
         for object in 0..64_u8 {
             let name = ObjectName::of(Kind::Pack, Salt::SHARED, &[object + 1]);
             let owners = placement::owners(&name, &view.membership.members, 2);
@@ -175,7 +175,7 @@ mod tests {
                 let (order, others) = view.readers(&name, Some(reader.store));
                 let first = owners.iter().position(|owner| *owner == order[0]).expect("an owner");
                 assert_eq!(order[1], owners[1 - first], "the other one comes next");
-                assert_eq!(order.len() + others.len(), NODES);
+                assert_eq!(order.len() + others.len(), usize::from(NODES));
                 assert_eq!(view.readers(&name, Some(reader.store)).0, order, "always the same");
                 firsts[first] += 1;
                 asked[order[0]] += 1;
@@ -186,14 +186,22 @@ mod tests {
         }
         // Each node is asked about in proportion to what it has: half of its objects by each reader.
         for (asked, owned) in asked.iter().zip(owned) {
-            let fair = owned * NODES as u32 / 2;
+            let fair = owned * u32::from(NODES) / 2;
             assert!(*asked <= fair + fair / 2 + 24, "{asked} readers of {owned} objects");
         }
     }
 
     #[test]
     fn one_owner_or_none_needs_no_turn() {
-        let of = |members| View::new(Membership { cluster: ClusterId::generate(), epoch: 1, min_copies: 2, members, clients: Vec::new() });
+        let of = |members| {
+            View::new(Membership {
+                cluster: ClusterId::generate(),
+                epoch: 1,
+                min_copies: 2,
+                members,
+                clients: Vec::new(),
+            })
+        };
         let name = ObjectName::of(Kind::Pack, Salt::SHARED, &[1]);
         assert_eq!(of(Vec::new()).readers(&name, None), (Vec::new(), Vec::new()));
         assert_eq!(of(vec![member(0)]).readers(&name, None), (vec![0], Vec::new()));

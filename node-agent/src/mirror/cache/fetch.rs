@@ -5,12 +5,17 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
+use metrics::counter;
 use muster_pool::Got;
-use storage_core::{ChunkSize, Kind, ObjectName, Salt, lock};
+use storage_core::{ChunkSize, Kind, ObjectName, Salt, lock, tree::Page, units::usize_from};
 use tokio::{sync::watch, time::Instant};
 
-use super::{Body, Cache};
-use crate::mirror::{error::Fault, patience::landing};
+use super::{Body, Cache, own::OwnBody, slots::Content};
+use crate::{
+    mirror::{error::Fault, patience::landing},
+    telemetry,
+};
 
 /// How a fetch of one object ended.
 pub(super) type Landed = Result<Fetched, Fault>;
@@ -30,8 +35,8 @@ struct Flight {
 }
 
 impl Cache {
-    /// Chunks and packs of a tree with chunks of `size`, by name. Fetches those that are missing, in one batch; several
-    /// callers that ask for the same object share one fetch.
+    /// Pages, chunks and packs of a tree with chunks of `size`, by name. Fetches those that are missing, in one batch; several
+    /// callers that ask for the same object share one fetch. Pages are in [`Pages`] then.
     ///
     /// Fails with [`Fault::Unavailable`] when no node gives an object before the deadline.
     pub(crate) async fn get_or_fetch(
@@ -67,9 +72,20 @@ impl Cache {
         }
         {
             let mut inner = lock(&self.inner);
-            for (name, kind) in objects.iter().filter(|(name, _)| !found.contains_key(*name)) {
-                if let Some(flight) = inner.flights.get(name) {
+            for (name, kind) in objects {
+                if found.contains_key(name) {
+                    continue;
+                }
+                // A flight that ended has put its page there before it was taken off the list.
+                if *kind == Kind::Page
+                    && let Some(page) = self.pages.get(name)
+                {
+                    let body = Body::Memory(page.encode().into());
+                    found.insert(*name, Fetched { body, network_bytes: 0 });
+                } else if let Some(flight) = inner.flights.get(name) {
                     waiting.push((*name, flight.clone(), false));
+                } else if inner.slots.contains_key(name) || self.own.has(name) {
+                    // A flight ended since the look above. The next look finds what it brought.
                 } else {
                     let (landed, flight) = watch::channel(None);
                     inner.flights.insert(*name, flight.clone());
@@ -105,19 +121,10 @@ impl Cache {
     async fn fly(self: Arc<Self>, flights: Vec<Flight>, salt: Salt, size: ChunkSize, deadline: Instant) {
         let names: Vec<_> = flights.iter().map(|flight| flight.name).collect();
         let kinds: HashMap<_, _> = flights.iter().map(|flight| (flight.name, flight.kind)).collect();
-        let got = self.pool.get(&names, landing(deadline)).await;
-        let cache = self.clone();
-        // Writing the slots may wait for the disk.
-        let landing = tokio::task::spawn_blocking(move || -> Result<HashMap<ObjectName, Landed>, Fault> {
-            let got = got?;
-            let land = |got: Got| {
-                let kind = kinds.get(&got.object.name).copied();
-                (got.object.name, cache.land(got, kind, salt, size))
-            };
-            Ok(got.into_iter().map(land).collect())
-        });
-        let failed = |error| Err(Fault::Io(format!("the task that stores fetched objects failed: {error}")));
-        let mut landed = landing.await.unwrap_or_else(failed);
+        let mut landed = match self.pool.get(&names, landing(deadline)).await {
+            Ok(got) => self.land_all(got, kinds, salt, size).await,
+            Err(error) => Err(error.into()),
+        };
         for Flight { name, landed: sender, .. } in flights {
             let result = match &mut landed {
                 Ok(landed) => landed
@@ -131,14 +138,58 @@ impl Cache {
         }
     }
 
-    /// Stores a fetched object, which must be of this kind and not longer than a chunk.
-    fn land(&self, got: Got, kind: Option<Kind>, salt: Salt, size: ChunkSize) -> Landed {
-        let object = got.object;
-        if kind != Some(object.kind) || object.body.len() > size.as_usize() {
-            let what = kind.map_or("wanted".to_owned(), |kind| format!("a {kind:?} of at most {size} bytes"));
-            return Err(Fault::Corrupt(format!("object {} is not {what}", object.name)));
+    /// Takes in what was fetched. Objects that stay in memory are taken in at once. The others get slots, for which it may have to
+    /// wait for the disk.
+    async fn land_all(
+        self: &Arc<Self>,
+        got: Vec<Got>,
+        kinds: HashMap<ObjectName, Kind>,
+        salt: Salt,
+        size: ChunkSize,
+    ) -> Result<HashMap<ObjectName, Landed>, Fault> {
+        let mut landed = HashMap::new();
+        let mut for_slots = Vec::new();
+        for Got { object, network_bytes } in got {
+            let (name, is_own) = (object.name, network_bytes == 0);
+            let content = Content { name, kind: object.kind, salt };
+            let kind = kinds.get(&name).copied();
+            let bytes_max =
+                if object.kind == Kind::Page { usize_from(Kind::Page.bytes_max().into()) } else { size.as_usize() };
+            if kind != Some(object.kind) || object.body.len() > bytes_max {
+                let what = kind.map_or("wanted".to_owned(), |kind| format!("a {kind:?} of at most {size} bytes"));
+                landed.insert(name, Err(Fault::Corrupt(format!("object {name} is not {what}"))));
+            } else if object.kind == Kind::Page {
+                landed.insert(name, self.land_page(name, object.body, network_bytes));
+            } else if is_own && self.keep_own(content, size, &object.body) {
+                landed.insert(name, Ok(Fetched { body: Body::Memory(object.body), network_bytes }));
+            } else {
+                for_slots.push((content, object.body, network_bytes));
+            }
         }
-        let body = self.insert(object.name, object.kind, salt, size, &object.body);
-        Ok(Fetched { body, network_bytes: got.network_bytes })
+        if for_slots.is_empty() {
+            return Ok(landed);
+        }
+        let cache = self.clone();
+        let store = move |(content, body, network_bytes): (Content, Bytes, u64)| {
+            let stored = cache.insert(content.name, content.kind, salt, size, &body);
+            (content.name, Ok(Fetched { body: stored, network_bytes }))
+        };
+        let storing = tokio::task::spawn_blocking(move || for_slots.into_iter().map(store).collect::<Vec<_>>());
+        let failed = |error| Fault::Io(format!("the task that stores fetched objects failed: {error}"));
+        landed.extend(storing.await.map_err(failed)?);
+        Ok(landed)
+    }
+
+    /// Keeps a page, decoded, for all disks of the node.
+    fn land_page(&self, name: ObjectName, body: Bytes, network_bytes: u64) -> Landed {
+        let page = Page::decode(&body).map_err(|e| Fault::Corrupt(format!("page {name}: {e}")))?;
+        self.pages.insert(name, Arc::new(page));
+        Ok(Fetched { body: Body::Memory(body), network_bytes })
+    }
+
+    /// Keeps an object of this node's own share in memory. Returns false when it is to get a slot.
+    fn keep_own(&self, content: Content, size: ChunkSize, body: &Bytes) -> bool {
+        counter!(telemetry::POOL_OWN_READS).increment(1);
+        self.own.keep(OwnBody { content, size, bytes: body.clone() }, std::time::Instant::now())
     }
 }

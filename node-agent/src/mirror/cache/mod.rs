@@ -17,10 +17,14 @@
 //! chunk cost ([`Cache::get_or_assemble`]). Such a slot is not in the table of names. The next process gives its space back
 //! and assembles the chunk again from the objects, which it finds.
 //!
+//! Objects of this node's own share of the pool get no slot: the node's disk has them already. They are read from there and
+//! stay in memory for a while ([`own`]).
+//!
 //! A slot cannot be evicted while a reader holds it. Bodies that do not fit are served from memory. When the node's disk
 //! is full, the cache shrinks before a guest's write fails: see [`Cache::give_back`].
 
 mod fetch;
+mod own;
 mod slots;
 
 use std::{
@@ -32,6 +36,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -40,12 +45,13 @@ use rustix::fs::fstatvfs;
 use storage_core::{ChunkSize, Kind, ObjectName, Salt, lock, zero::trim_zeros};
 use tokio::sync::watch;
 
-pub(crate) use self::slots::Body;
+pub(crate) use self::{fetch::Fetched, slots::Body};
 use self::{
     fetch::Landed,
+    own::{OwnBodies, OwnBody},
     slots::{BAD, Content, PROVEN, Slot, SlotFile},
 };
-use super::memory::AlignedBuf;
+use super::{base::Pages, config::Config, memory::AlignedBuf};
 use crate::telemetry;
 
 /// Most slots the clock hand passes in search of one to evict.
@@ -61,12 +67,15 @@ pub(crate) struct Cache {
     keep_free_bytes: u64,
     inner: Mutex<Inner>,
     bytes: AtomicU64,
+    own: OwnBodies,
     /// Slots that were dropped since the start because their bytes do not match their name or cannot be read.
     bad: AtomicU64,
     /// Names that the present round of the scrub has not visited yet.
     unscrubbed: Mutex<Vec<ObjectName>>,
     /// One is held while a patched chunk is assembled, so that its readers wait and do not all do the same.
     assembling: [Mutex<()>; ASSEMBLING],
+    /// The pages that are fetched go there.
+    pages: Arc<Pages>,
     pool: PoolClient,
     runtime: tokio::runtime::Handle,
 }
@@ -82,14 +91,14 @@ struct Inner {
 }
 
 impl Cache {
-    /// Opens the cache in `dir` and finds the objects of an earlier process there.
+    /// Opens the cache in the data directory and finds the objects of an earlier process there.
     pub(crate) fn open(
-        dir: PathBuf,
-        bytes_max: u64,
-        keep_free_bytes: u64,
+        config: &Config,
+        pages: Arc<Pages>,
         pool: PoolClient,
         runtime: tokio::runtime::Handle,
     ) -> io::Result<Self> {
+        let dir = config.data_dir.join("cache");
         std::fs::create_dir_all(&dir)?;
         let mut inner = Inner::default();
         let mut bytes = 0;
@@ -108,13 +117,15 @@ impl Cache {
         }
         Ok(Self {
             dir,
-            bytes_max,
-            keep_free_bytes,
+            bytes_max: config.cache_bytes_max,
+            keep_free_bytes: config.keep_free_bytes,
             inner: Mutex::new(inner),
             bytes: AtomicU64::new(bytes),
+            own: OwnBodies::new(config.memory_bytes_max),
             bad: AtomicU64::new(0),
             unscrubbed: Mutex::default(),
             assembling: Default::default(),
+            pages,
             pool,
             runtime,
         })
@@ -122,7 +133,7 @@ impl Cache {
 
     /// The body, if the cache has it and it is good. Hashes it at its first use by this process.
     pub(crate) fn get(&self, name: &ObjectName) -> Option<Body> {
-        let slot = self.slot(name)?;
+        let Some(slot) = self.slot(name) else { return self.own.get(name, Instant::now()).map(Body::Own) };
         match slot.proof.load(Ordering::Acquire) {
             PROVEN => Some(Body::Slot(slot)),
             BAD => None,
@@ -132,8 +143,10 @@ impl Cache {
 
     /// The body, hashed now: only such bytes may become part of a chunk with a new name (I4).
     pub(crate) fn get_proven(&self, name: &ObjectName) -> Option<Bytes> {
-        let slot = self.slot(name)?;
-        self.proven(&slot)
+        match self.slot(name) {
+            Some(slot) => self.proven(&slot),
+            None => self.own.get(name, Instant::now()).and_then(|own| self.own_proven(&own)),
+        }
     }
 
     /// The body, hashed now. `None` when it is damaged; it is then dropped.
@@ -142,6 +155,7 @@ impl Cache {
             // It was hashed when it came here, and no disk was involved since.
             Body::Memory(bytes) => Some(Body::Memory(bytes)),
             Body::Slot(slot) => self.proven(&slot).map(Body::Memory),
+            Body::Own(own) => self.own_proven(&own).map(Body::Memory),
         }
     }
 
@@ -155,6 +169,15 @@ impl Cache {
         slot.read_proven().map_err(|error| self.drop_bad(slot, &error)).ok()
     }
 
+    fn own_proven(&self, own: &OwnBody) -> Option<Bytes> {
+        if let Err(error) = own.prove() {
+            tracing::warn!(object.name = %own.content.name, error = %error, "an object changed in this host's memory; it is read again when needed");
+            self.own.forget(&own.content.name);
+            return None;
+        }
+        Some(own.bytes.clone())
+    }
+
     fn drop_bad(&self, slot: &Slot, error: &io::Error) {
         // Of several readers that found the damage, one counts it, before another one can have fetched the chunk anew.
         if slot.proof.swap(BAD, Ordering::AcqRel) != BAD {
@@ -166,8 +189,9 @@ impl Cache {
         self.evict(&slot.key, |there| std::ptr::eq(Arc::as_ptr(there), slot));
     }
 
-    /// Hashes at least `bytes` bytes of slots, as they are on the disk, and drops those that are damaged. Successive calls
-    /// visit all slots in turn. Returns false at the end of a round. Blocks.
+    /// Hashes at least `bytes` bytes of slots, as they are on the disk, and drops those that are damaged, and second copies of
+    /// own objects that nobody has read since the round before. Successive calls visit all slots in turn. Returns false at the end
+    /// of a round. Blocks.
     pub(crate) fn scrub(&self, bytes: u64) -> bool {
         let mut names = lock(&self.unscrubbed);
         if names.is_empty() {
@@ -178,6 +202,10 @@ impl Cache {
         while hashed < bytes {
             let Some(name) = names.pop() else { break };
             let Some(slot) = lock(&self.inner).slots.get(&name).cloned() else { continue };
+            if self.own.is_on() && self.pool.own_has(&name) && !slot.used.swap(false, Ordering::Relaxed) {
+                self.evict(&name, |there| Arc::ptr_eq(there, &slot));
+                continue;
+            }
             if let Err(error) = slot.prove_medium(&mut buf) {
                 self.drop_bad(&slot, &error);
             }
@@ -188,7 +216,15 @@ impl Cache {
 
     /// Whether the cache has the object. Neither counts as a use nor checks the body.
     pub(crate) fn has(&self, name: &ObjectName) -> bool {
-        lock(&self.inner).slots.contains_key(name)
+        lock(&self.inner).slots.contains_key(name) || self.own.has(name)
+    }
+
+    /// Keeps an object that a commit of this node has just named, for reads to come. It gets no slot if this node's own share is
+    /// about to get it.
+    pub(crate) fn insert_written(&self, name: ObjectName, kind: Kind, salt: Salt, size: ChunkSize, body: &Bytes) {
+        if !self.own.is_on() || !self.pool.own_takes(&name, kind) {
+            self.insert(name, kind, salt, size, body);
+        }
     }
 
     /// Stores an object that this process has just verified or named. Returns it in memory when there is no room. A body is
@@ -338,6 +374,13 @@ impl Cache {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         Slot::erase(slot);
         bytes
+    }
+
+    /// Forgets what nobody has read for a while of this node's own share.
+    pub(crate) fn forget_idle(&self) {
+        self.own.forget_idle(Instant::now());
+        #[expect(clippy::cast_precision_loss, reason = "far below the 53 bits that a gauge holds exactly")]
+        metrics::gauge!(telemetry::POOL_MEMORY_BYTES).set(self.own.bytes() as f64);
     }
 
     /// Bytes of the slots in use.

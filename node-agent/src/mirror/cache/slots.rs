@@ -15,6 +15,7 @@ use bytes::Bytes;
 use rustix::fs::{FallocateFlags, fallocate};
 use storage_core::{ChunkSize, Kind, ObjectName, Salt, lock, units::usize_from};
 
+use super::own::OwnBody;
 use crate::mirror::memory::AlignedBuf;
 
 const ENTRY: usize = 64;
@@ -58,6 +59,17 @@ pub(super) struct Content {
     pub(super) salt: Salt,
 }
 
+impl Content {
+    /// Hashes a body of a tree with chunks of `size`. An error when it does not match the name.
+    pub(super) fn check(&self, size: ChunkSize, body: &[u8]) -> io::Result<()> {
+        let got = match self.kind {
+            Kind::Chunk => ObjectName::of_chunk(self.salt, size, body),
+            kind => ObjectName::of(kind, self.salt, body),
+        };
+        if got == self.name { Ok(()) } else { Err(io::Error::other(format!("its bytes have the name {got}"))) }
+    }
+}
+
 pub(super) const UNPROVEN: u8 = 0;
 pub(super) const PROVEN: u8 = 1;
 pub(super) const BAD: u8 = 2;
@@ -66,8 +78,10 @@ pub(super) const BAD: u8 = 2;
 #[derive(Clone)]
 pub(crate) enum Body {
     Slot(Arc<Slot>),
-    /// The cache had no room for it.
+    /// It was hashed for who has it, or the cache has no room for it.
     Memory(Bytes),
+    /// It is of this node's own share of the pool.
+    Own(Arc<OwnBody>),
 }
 
 impl Body {
@@ -75,6 +89,7 @@ impl Body {
         match self {
             Self::Memory(bytes) => bytes.len(),
             Self::Slot(slot) => slot.body_bytes(),
+            Self::Own(own) => own.bytes.len(),
         }
     }
 
@@ -86,6 +101,10 @@ impl Body {
                 Ok(())
             }
             Self::Slot(slot) => slot.read(offset, into),
+            Self::Own(own) => {
+                copy_padded(&own.bytes, offset, into);
+                Ok(())
+            }
         }
     }
 }
@@ -130,14 +149,7 @@ impl Slot {
     }
 
     fn prove(&self, body: &[u8]) -> io::Result<()> {
-        let Content { name, kind, salt } = self.content;
-        let got = match kind {
-            Kind::Chunk => ObjectName::of_chunk(salt, self.file.size, body),
-            kind => ObjectName::of(kind, salt, body),
-        };
-        if got != name {
-            return Err(io::Error::other(format!("its bytes have the name {got}")));
-        }
+        self.content.check(self.file.size, body)?;
         self.proof.store(PROVEN, Ordering::Release);
         Ok(())
     }

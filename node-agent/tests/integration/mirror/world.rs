@@ -131,6 +131,8 @@ pub fn config(data: &DataDir) -> Config {
     let id = |n: u128| uuid::Uuid::from_u128(n);
     let mut config = Config::new(data.path.clone(), ClusterId::from(id(1)), NodeId::from(id(2)));
     config.keep_free_bytes = 0;
+    // The only share of the pool is this node's own. Its objects are cached, as those of other nodes are.
+    config.memory_bytes_max = 0;
     config.read_deadline = Duration::from_secs(10);
     config
 }
