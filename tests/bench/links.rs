@@ -80,7 +80,11 @@ pub(crate) fn run(table: &mut Table) {
     for mbit in [62, 250] {
         crate::runtime().block_on(commits(table, mbit));
     }
-    crate::runtime().block_on(members(table));
+}
+
+/// A snapshot of many members beside one of a single member.
+pub(crate) fn members(table: &mut Table) {
+    crate::runtime().block_on(snapshots(table));
 }
 
 async fn commits(table: &mut Table, mbit: u32) {
@@ -111,7 +115,7 @@ async fn commits(table: &mut Table, mbit: u32) {
     table.row(&what, format!("{peak} MiB"), "-".into(), None, "< 256 MiB");
 }
 
-async fn members(table: &mut Table) {
+async fn snapshots(table: &mut Table) {
     let cluster = cluster(MEMBERS, 62).await;
     let one = deploy(&cluster, "one", 1).await;
     let all = deploy(&cluster, "all", MEMBERS).await;

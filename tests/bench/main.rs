@@ -2,7 +2,7 @@
 //! medians.
 //!
 //! `tests/bench.sh [ROW …]` prints the table, or only the rows `import`, `deploy`, `mount`, `first`, `policy`, `memory`,
-//! `commit`, `cut`, `beside`, `scattered`, `sweep`, `versions`, `links`, `repair`, `api` that are named. `storage` names all rows about
+//! `commit`, `cut`, `beside`, `scattered`, `sweep`, `versions`, `links`, `members`, `repair`, `api` that are named. `storage` names all rows about
 //! what the pool keeps. No number is stored here.
 
 mod api;
@@ -22,7 +22,7 @@ use table::Table;
 
 type Row = (&'static str, fn(&mut Table));
 
-const ROWS: [Row; 15] = [
+const ROWS: [Row; 16] = [
     ("import", import::run),
     ("deploy", deploy::run),
     ("mount", mount::run),
@@ -36,12 +36,13 @@ const ROWS: [Row; 15] = [
     ("sweep", sweep::run),
     ("versions", versions::run),
     ("links", links::run),
+    ("members", links::members),
     ("repair", repair::run),
     ("api", api::run),
 ];
 
 /// A name of several rows.
-const STORAGE: (&str, [&str; 6]) = ("storage", ["scattered", "sweep", "versions", "cut", "links", "repair"]);
+const STORAGE: (&str, [&str; 7]) = ("storage", ["scattered", "sweep", "versions", "cut", "links", "members", "repair"]);
 
 fn main() {
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();

@@ -158,7 +158,7 @@ fn use_pool(share: &PoolShare, names: &[ObjectName], times: &mut Times, goes_on:
             share.put(9, &records).expect("puts");
             share.sync().expect("syncs");
             commits.push(asked.elapsed().as_secs_f64() * 1e3);
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(25));
         }
     });
 }

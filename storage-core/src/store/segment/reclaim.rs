@@ -34,7 +34,7 @@ use crate::{
 /// Less than this is not worth a look at a segment, unless nothing in it is live.
 const WORTH_BYTES: u64 = 64 << 10;
 /// Holes that are made between two pauses. Other syncs on the file system wait meanwhile.
-const PUNCHED_AT_ONCE: usize = 128;
+const PUNCHED_AT_ONCE: usize = 32;
 /// Segments whose files are deleted between two writes of the index.
 const DELETED_AT_ONCE: usize = 16;
 
