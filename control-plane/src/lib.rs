@@ -235,6 +235,7 @@ async fn assemble(
         used_sessions: std::sync::Mutex::default(),
         sign_ins: app::sign_ins::SignIns::default(),
         lost: app::lost_objects::LostObjects::default(),
+        newest_record: std::sync::Mutex::default(),
         oldest_open_epoch: std::sync::atomic::AtomicU64::new(0),
         loops: Statuses::default(),
         incarnation: std::sync::Mutex::new(cluster.incarnation),

@@ -231,6 +231,7 @@ impl Node {
             incarnation: self.joined.incarnation,
             membership_epoch: 0,
             advertise: "127.0.0.1:9".to_owned(),
+            membership_record: None,
             offer: Offer { cpus: 64, memory_bytes: 64 << 30 },
             pool: PoolUse { limit_bytes: 1 << 40, ..PoolUse::default() },
             conditions: Vec::new(),

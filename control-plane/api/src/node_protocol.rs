@@ -183,7 +183,8 @@ pub struct Heartbeat {
     pub protocol: u32,
     /// The highest incarnation the node has seen.
     pub incarnation: Incarnation,
-    /// Epoch of the membership record that the node uses; 0 if it has none yet.
+    /// Epoch of the membership record that the node uses; 0 if it has none yet. The controller compares it with the newest one of
+    /// its database: a node that knows more shows that the database is an older copy.
     pub membership_epoch: u64,
     /// `IP:PORT` at which other nodes reach it. A change makes a new membership epoch.
     pub advertise: String,
@@ -198,6 +199,9 @@ pub struct Heartbeat {
     /// `kvm` or `qemu`; `None` if the node does not use libvirt or libvirt does not work.
     pub hypervisor: Option<String>,
     /// Version of the agent program.
+    /// The first 16 bytes of the SHA-256 of that record's text, in hex; `None` if the node has none yet, and from an older agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub membership_record: Option<String>,
     pub agent_version: String,
     /// What moved since the agent began; `None` from an older agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

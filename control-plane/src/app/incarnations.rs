@@ -1,8 +1,8 @@
 //! A database that turns out to be an older copy than its nodes have seen, and what they hold beyond it.
 //!
 //! At a start the high-water file tells (`history.rs` of the crate). A whole data folder that was put back has an old file
-//! as well. Then the nodes tell: they have seen a later incarnation, generation, boot or version than the database knows.
-//! At the first such word the controller begins a new incarnation, because counters of two histories cannot be compared.
+//! as well. Then the nodes tell: they have seen a later incarnation, membership record, generation, boot or version than the database
+//! knows. At the first such word the controller begins a new incarnation, because counters of two histories cannot be compared.
 //! Then it adopts what the node holds, so that nothing is ordered back to a state that it has left.
 
 use muster_api::{
@@ -71,21 +71,25 @@ impl App {
                 }
                 cluster::begin_incarnation(tx, next).await?;
                 nodes::bump_all_desired(tx).await?;
+                // An epoch that no node was told in the history before.
+                self.refresh_membership(tx).await?;
                 Ok::<_, AppError>(next)
             })
             .await?;
-        let mut known = lock(&self.incarnation);
-        if holds.number <= known.number {
-            return Ok(());
+        {
+            let mut known = lock(&self.incarnation);
+            if holds.number <= known.number {
+                return Ok(());
+            }
+            *known = holds;
         }
-        *known = holds;
         self.store.set_history(holds.into());
         tracing::warn!(
             "the database is an older copy than its nodes have seen ({evidence}): it goes on as incarnation {}, and what \
              nodes hold beyond it is adopted",
             holds.number
         );
-        Ok(())
+        self.follow_membership().await
     }
 }
 
@@ -99,7 +103,7 @@ pub(super) fn evidence(row: &InstanceRow, report: &InstanceReport, ahead: bool) 
     if report.generation == life.generation && report.boot > life.boot {
         return Some(format!("{name} was started {} times on its node, {} times here", report.boot, life.boot));
     }
-    ahead.then(|| format!("a disk of {name} has a version that is not known here"))
+    ahead.then(|| format!("a disk of {name} has a version on its node that it does not have here"))
 }
 
 /// A disk whose newest version on its node is not in the database.
@@ -107,6 +111,16 @@ pub(super) struct AheadDisk<'a> {
     instance: InstanceRow,
     disk: DiskRow,
     report: &'a DiskReport,
+    how: Ahead,
+}
+
+/// How a disk is further.
+enum Ahead {
+    /// Its newest version is not in the database. The node has told what it consists of, and the commit that made it.
+    Unknown(CommitId, Content),
+    /// Another content was put in place of it, a version that the database knows, under this later generation: a snapshot
+    /// was restored in place since the copy of the database.
+    Restored(VersionRow, u64),
 }
 
 impl<'a> AheadDisk<'a> {
@@ -123,28 +137,65 @@ impl<'a> AheadDisk<'a> {
         {
             return Ok(None);
         }
-        Ok(Some(Self { instance: instance.clone(), disk: disk.clone(), report }))
+        let how = match (versions::load(tx, report.version).await?, &report.ahead) {
+            // A copy of the present generation may be late: newer versions of the disk were published since.
+            (Some(row), _) => match report.generation.filter(|written| *written > instance.life.generation) {
+                None => return Ok(Ok(None)),
+                // I12: a node says nothing about versions of other projects.
+                Some(_) if row.version.project != instance.project => {
+                    return Ok(Err(format!("its version {} belongs to another project", report.version)));
+                }
+                Some(written) => Ahead::Restored(row, written),
+            },
+            (None, None) => return Ok(Ok(None)),
+            (None, Some(root)) => {
+                let content = match Content::from_root(root) {
+                    Ok(content) => content,
+                    Err(error) => return Ok(Err(format!("its version {}: {error}", report.version))),
+                };
+                let Some(commit) = root.commit else {
+                    return Ok(Err(format!("its version {} is none of the disk's own", report.version)));
+                };
+                if versions::by_commit(tx, commit).await?.is_some() {
+                    return Ok(Err(format!("its version {} has the commit of another one", report.version)));
+                }
+                Ahead::Unknown(commit, content)
+            }
+        };
+        Ok(Ok(Some(Self { instance: instance.clone(), disk: disk.clone(), report, how })))
     }
 
     /// Makes the version that the node holds known, and the newest of its disk.
-    pub(super) async fn adopt(&self, tx: &mut Tx) -> Result<(), AppError> {
-        let Self { instance, disk, report } = self;
-        let root = report.ahead.as_ref().expect("`find` looked");
-        let invalid = |what: String| AppError::invalid("/instances", "invalid", what);
-        let content = Content::from_root(root).map_err(|error| invalid(format!("disk {}: {error}", disk.id)))?;
-        let commit = root.commit.ok_or_else(|| invalid(format!("disk {}: its version has no commit", disk.id)))?;
-        if versions::by_commit(tx, commit).await?.is_some() {
-            return Err(invalid(format!("disk {}: version {} does not fit it", disk.id, report.version)));
-        }
+    pub(super) async fn adopt(self, tx: &mut Tx) -> Result<(), AppError> {
+        let Self { instance, disk, report, how } = self;
+        let bytes = match &how {
+            Ahead::Unknown(_, content) => content.size_bytes(),
+            Ahead::Restored(row, _) => row.content.size_bytes(),
+        };
         // The node was told to grow it.
         let size_bytes = content.size_bytes().max(report.size_bytes.unwrap_or(0));
         if size_bytes > disk.size_bytes {
             disks::grow(tx, &AnyDisk::Attached(disk.clone()), size_bytes).await?;
         }
-        insert_version(tx, instance, disk, (report.version, commit), content).await?;
-        let head =
-            NewHead { disk: disk.id, base: disk.version, version: report.version, dirty_bytes: disk.unsaved_bytes };
-        instances::advance_heads(tx, &[head]).await?;
+        match how {
+            Ahead::Unknown(commit, content) => {
+                insert_version(tx, &instance, &disk, (report.version, commit), content).await?;
+                let head = NewHead {
+                    disk: disk.id,
+                    base: disk.version,
+                    version: report.version,
+                    dirty_bytes: disk.unsaved_bytes,
+                };
+                instances::advance_heads(tx, &[head]).await?;
+                events::append(tx, adopted_event(&instance, &disk, report.version)).await?;
+            }
+            Ahead::Restored(row, written) => {
+                disks::put_in_place(tx, disk.id, (report.version, row.version.created_at), written).await?;
+                let mut event = app_disks::event(&disk, &instance, "muster");
+                (event.data["version"], event.data["adopted"]) = (json!(report.version), true.into());
+                events::append(tx, event).await?;
+            }
+        }
         if let Some(node) = instance.life.node {
             tx.bump_desired(node);
         }

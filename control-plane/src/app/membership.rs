@@ -5,27 +5,48 @@
 //! number of copies, or another key of a controller. A silent node makes none: it is expected back. One that stays silent, or
 //! is drained, is not `accepting` any more.
 //!
+//! The number of an epoch has one meaning for ever, also when the database is replaced by an older copy. Each incarnation of the
+//! database has numbers of its own, far above those of the one before: so no node was told any of them, and what a node says of
+//! one (that it is empty, that it has handed over) was said of this record. A node that knows a record of the present
+//! incarnation that the database does not have shows that the database is an older copy (`incarnations.rs`).
+//!
 //! An epoch is *open* until all nodes that are there have handed over what newer epochs gave to others. Readers ask the owners
 //! of open epochs before all other nodes. Nothing depends on it but how many nodes a reader has to ask.
 
 use std::sync::atomic::Ordering;
 
-use muster_api::node::{NodeState, PoolUse};
-use storage_core::membership::{Client, Member, Membership};
+use muster_api::{
+    node::{NodeState, PoolUse},
+    node_protocol::{Heartbeat, Incarnation},
+};
+use muster_pool::membership::digest;
+use storage_core::{
+    lock,
+    membership::{Client, Member, Membership},
+};
 
-use super::{App, AppError, StoreError};
+use super::{App, AppError, StoreError, newest_record::NewestRecord};
 use crate::store::{
-    Tx,
+    Tx, cluster,
     nodes::{self, NodeRow},
     pool_settings, salvage,
 };
 
 /// The name of this controller among the clients of the record.
 const CLIENT_NAME: &str = "controller";
+/// Numbers of epochs that each incarnation of the database has. Dashboards read numbers up to 2^53, which are those of nine
+/// million incarnations.
+const EPOCHS_PER_INCARNATION: u64 = 1_000_000_000;
+
+/// The least number of an epoch of this incarnation.
+fn first_epoch(incarnation: Incarnation) -> u64 {
+    incarnation.number.saturating_sub(1).saturating_mul(EPOCHS_PER_INCARNATION) + 1
+}
 
 impl App {
-    /// Opens a new epoch if the rows of the nodes say something that the newest record does not. To be called in the
-    /// transaction that changed the rows; [`App::follow_membership`] is to be called after it.
+    /// Opens a new epoch if the rows of the nodes say something that the newest record does not, or the newest record is one of an
+    /// older incarnation. To be called in the transaction that changed the rows; [`App::follow_membership`] is to be called after
+    /// it.
     pub async fn refresh_membership(&self, tx: &mut Tx) -> Result<(), AppError> {
         let mut rows = nodes::listed(tx).await?;
         // A node that was declared dead owns nothing.
@@ -34,10 +55,12 @@ impl App {
         let last = newest.as_ref().map(|(_, signed)| self.read_membership(signed)).transpose()?;
         let salvagers = salvagers(tx).await?;
         let record = self.record(&rows, salvagers, last.as_ref(), self.min_copies(tx).await?);
-        if last.as_ref() == Some(&record) {
+        let cluster = cluster::load(tx).await?.expect("a controller does not start without the cluster's row");
+        let first = first_epoch(cluster.incarnation);
+        if last.as_ref() == Some(&record) && record.epoch >= first {
             return Ok(());
         }
-        let epoch = record.epoch + 1;
+        let epoch = first.max(record.epoch + 1);
         let signed = self.ca.sign_membership(&Membership { epoch, ..record })?;
         nodes::insert_membership(tx, epoch, &signed).await?;
         nodes::bump_all_desired(tx).await?;
@@ -108,12 +131,31 @@ impl App {
     /// opened an epoch.
     pub async fn follow_membership(&self) -> Result<(), AppError> {
         let newest = self.store.read("memberships.newest", async |tx| nodes::membership(tx).await).await?;
-        if let Some((epoch, signed)) = newest
-            && epoch > self.pool.membership().epoch
-        {
+        let Some((epoch, signed)) = newest else { return Ok(()) };
+        if epoch > self.pool.membership().epoch {
             self.pool.set_membership(self.read_membership(&signed)?);
         }
+        let mut known = lock(&self.newest_record);
+        if epoch >= known.epoch {
+            *known = NewestRecord { epoch, digest: digest(&signed) };
+        }
         Ok(())
+    }
+
+    /// What shows that a node was told a membership record of the present incarnation that the database does not have, in a
+    /// sentence. None if the database has it.
+    pub(crate) async fn strange_record(&self, name: &str, beat: &Heartbeat) -> Result<Option<String>, AppError> {
+        let is_behind = || lock(&self.newest_record).is_behind(beat);
+        if !is_behind() {
+            return Ok(None);
+        }
+        // Another controller may have opened an epoch.
+        self.follow_membership().await?;
+        let epoch = lock(&self.newest_record).epoch;
+        Ok(is_behind().then(|| match beat.membership_epoch {
+            same if same == epoch => format!("node '{name}' has another record of membership epoch {epoch}"),
+            theirs => format!("node '{name}' has membership epoch {theirs}, the newest one here is {epoch}"),
+        }))
     }
 }
 
@@ -153,6 +195,12 @@ pub fn weight(current: u32, pool: &PoolUse) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_incarnations_have_an_epoch_of_the_same_number() {
+        let first = |number| first_epoch(Incarnation { number, random: 7 });
+        assert_eq!([first(1), first(2), first(3)], [1, 1_000_000_001, 2_000_000_001]);
+    }
 
     #[test]
     fn a_weight_follows_the_limit_in_steps() {

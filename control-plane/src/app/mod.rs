@@ -53,6 +53,7 @@ pub mod lost_objects;
 pub mod membership;
 pub mod moved;
 pub mod networks;
+pub mod newest_record;
 mod nics;
 pub mod nodes;
 pub mod operations;
@@ -148,6 +149,8 @@ pub struct Inner {
     pub used_sessions: Mutex<HashMap<SessionId, Timestamp>>,
     /// Recent failed sign-ins, by address.
     pub sign_ins: sign_ins::SignIns,
+    /// The newest membership record, as far as this process knows.
+    pub newest_record: Mutex<newest_record::NewestRecord>,
     /// The oldest membership epoch that is open, as far as this process knows; 0 at first.
     pub oldest_open_epoch: AtomicU64,
     /// Objects that nobody has, and the versions that need them.

@@ -18,7 +18,7 @@ use storage_core::units::usize_from;
 use crate::{
     app::{
         App, AppError,
-        nodes::{REMOVE, disk_failed, state_event},
+        nodes::{REMOVE, disk_failed, says_empty, state_event},
     },
     store::{
         Tx, events, instances,
@@ -30,16 +30,20 @@ use crate::{
 /// One look at the nodes that are drained. Returns how many it changed.
 pub(super) async fn pass(app: &App, rows: &[NodeRow]) -> Result<usize, AppError> {
     let running = app.store.read("drains.running", async |tx| operations::unfinished_on(tx, "node").await).await?;
-    let ends = |row: &NodeRow| row.draining_at.is_some() && row.drained_at.is_none() && is_empty(app, row);
-    if running.is_empty() && !rows.iter().any(ends) {
+    let ends =
+        |row: &NodeRow, epoch: u64| row.draining_at.is_some() && row.drained_at.is_none() && is_empty(app, row, epoch);
+    let known = app.pool.membership().epoch;
+    if running.is_empty() && !rows.iter().any(|row| ends(row, known)) {
         return Ok(0);
     }
     let changed = app
         .store
         .run_tx("drains.pass", async |tx| {
             let mut changed = 0;
+            // Another drain may have begun meanwhile, under a newer record than this process knows.
+            let newest = nodes::newest_epoch(tx).await?;
             let rows = nodes::listed(tx).await?;
-            for row in rows.iter().filter(|row| ends(row)) {
+            for row in rows.iter().filter(|row| ends(row, newest)) {
                 let next = NodeRow { drained_at: Some(tx.now()), ..row.clone() };
                 nodes::save(tx, &next).await?;
                 events::append(tx, state_event(&next, "muster")).await?;
@@ -63,10 +67,8 @@ fn beat(app: &App, row: &NodeRow) -> Option<Heartbeat> {
     app.heartbeats.last(row.id).map(|(_, beat)| beat)
 }
 
-fn is_empty(app: &App, row: &NodeRow) -> bool {
-    let epoch = app.pool.membership().epoch;
-    let said = |beat: Heartbeat| beat.repair.is_some_and(|repair| repair.is_empty && repair.membership_epoch == epoch);
-    row.state == NodeState::Ready && beat(app, row).is_some_and(said)
+fn is_empty(app: &App, row: &NodeRow, epoch: u64) -> bool {
+    row.state == NodeState::Ready && beat(app, row).is_some_and(|beat| says_empty(&beat, epoch))
 }
 
 /// Tells how far an operation is, and ends it when it can. Returns whether it ended.
@@ -99,6 +101,14 @@ async fn settle(app: &App, tx: &mut Tx, operation: &Operation) -> Result<bool, A
                 return end_late(tx, operation, &row, &what).await;
             }
             note(app, tx, operation, &row, "instances", done, what).await?;
+            return Ok(false);
+        }
+        if operation.kind == REMOVE && !app.is_still_empty(tx, &row).await? {
+            let what = reason(app, &row);
+            if is_late {
+                return end_late(tx, operation, &row, &what).await;
+            }
+            note(app, tx, operation, &row, "draining", app.objects_on(&row).objects, what).await?;
             return Ok(false);
         }
         if operation.kind == REMOVE {

@@ -2,7 +2,7 @@
 
 use muster_api::{ClusterId, Timestamp, node_protocol::Incarnation};
 
-use super::{StoreError, Tx, column, sessions, sign_in_links};
+use super::{StoreError, Tx, column, nodes, sessions, sign_in_links};
 
 /// The only row of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,8 @@ pub async fn insert(tx: &mut Tx, cluster: &Cluster) -> Result<(), StoreError> {
 const BEGIN: &str = "-- cluster.begin_incarnation
 UPDATE cluster SET incarnation_number = $1, incarnation_random = $2, restored_at = $3 WHERE one = 1";
 
-/// Begins another incarnation: the database is an older copy of what it was.
+/// Begins another incarnation: the database is an older copy of what it was. The next look at the membership record opens an
+/// epoch that no node was told before (`app/membership.rs`).
 pub async fn begin_incarnation(tx: &mut Tx, incarnation: Incarnation) -> Result<(), StoreError> {
     let now = tx.now().micros();
     sqlx::query(BEGIN)
@@ -63,6 +64,8 @@ pub async fn begin_incarnation(tx: &mut Tx, incarnation: Incarnation) -> Result<
         .await?;
     // The numbers before are of another history, so the next row must not have one of them.
     tx.next_seq().await?;
+    // A node that was empty then may have been taken in again since, and hold objects.
+    nodes::doubt_drains(tx).await?;
     // Sessions may have been ended since the copy, and links used.
     sessions::delete_all(tx).await?;
     sign_in_links::delete_all(tx).await

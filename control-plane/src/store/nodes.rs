@@ -349,6 +349,17 @@ SELECT epoch, record, signature FROM memberships ORDER BY epoch DESC LIMIT 1";
 pub async fn membership(tx: &mut Tx) -> Result<Option<(u64, SignedMembership)>, StoreError> {
     let Some(row) = sqlx::query(MEMBERSHIP).fetch_optional(tx.conn()).await? else { return Ok(None) };
     let signed =
+const DOUBT_DRAINS: &str = "-- nodes.doubt_drains
+UPDATE nodes SET drained_at = NULL, updated_at = $1, revision = revision + 1
+WHERE drained_at IS NOT NULL AND deleted_at IS NULL";
+
+/// No node counts as drained any more. Those that are being drained go on, and have to say anew that they are empty.
+pub async fn doubt_drains(tx: &mut Tx) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    sqlx::query(DOUBT_DRAINS).bind(now).execute(tx.conn()).await?;
+    Ok(())
+}
+
         SignedMembership { record: column::read(&row, "record")?, signature: column::read(&row, "signature")? };
     Ok(Some((column::read(&row, "epoch")?, signed)))
 }
@@ -360,6 +371,15 @@ INSERT INTO memberships (epoch, record, signature, created_at) VALUES ($1, $2, $
 pub async fn insert_membership(tx: &mut Tx, epoch: u64, signed: &SignedMembership) -> Result<(), StoreError> {
     let now = tx.now().micros();
     sqlx::query(INSERT_MEMBERSHIP)
+const NEWEST_EPOCH: &str = "-- memberships.newest_epoch
+SELECT MAX(epoch) AS epoch FROM memberships";
+
+/// The epoch of the newest membership record; 0 before the first.
+pub async fn newest_epoch(tx: &mut Tx) -> Result<u64, StoreError> {
+    let epoch: Option<u64> = column::read(&sqlx::query(NEWEST_EPOCH).fetch_one(tx.conn()).await?, "epoch")?;
+    Ok(epoch.unwrap_or(0))
+}
+
         .bind(column::int(epoch))
         .bind(&signed.record)
         .bind(&signed.signature)

@@ -73,7 +73,11 @@ impl Loops {
             }
         };
         if let Some(membership) = &known.membership {
-            self.pool.set_membership(membership.clone());
+            if known.desired.incarnation == before.desired.incarnation {
+                self.pool.set_membership(membership.clone());
+            } else {
+                self.pool.begin_history(membership.clone());
+            }
         }
         debug!(
             revision = known.desired.revision,

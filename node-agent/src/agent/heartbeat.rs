@@ -132,6 +132,7 @@ impl Loops {
             pool: self.pool_use(),
             conditions: self.conditions(),
             runtimes: self.host.runtimes(),
+            membership_record: self.membership_record(),
             hypervisor: self.host.hypervisor(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             traffic: Some(self.moved()),

@@ -12,7 +12,7 @@ use muster_api::{
     node::PoolUse,
     node_protocol::{Desired, Incarnation, InstanceReport, Offer},
 };
-use muster_pool::PoolClient;
+use muster_pool::{PoolClient, membership::digest};
 use storage_core::{lock, store::ChunkStore as _};
 use tokio::sync::{Notify, watch};
 
@@ -164,6 +164,12 @@ impl Loops {
 
     pub(super) fn pool_use(&self) -> PoolUse {
         let usage = self.share.usage();
+    /// Tells that record from every other one; none before the first.
+    pub(super) fn membership_record(&self) -> Option<String> {
+        let known = self.known.borrow();
+        known.membership.as_ref().map(|_| digest(&known.desired.membership))
+    }
+
         // A file system that cannot be asked shows as full. The next heartbeat asks again.
         let (_, space) = self.disk.room();
         let lost = self.share.losses().lost();

@@ -102,6 +102,48 @@ async fn a_node_that_owns_nothing_any_more_ends_empty_and_nothing_is_lost_with_i
     assert_eq!(copies, 2 * 41 + 3 * 20);
 }
 
+/// The controller's database was replaced by an older copy, and its record has a number that the nodes are long past.
+#[tokio::test]
+async fn a_record_of_another_history_is_followed_whatever_its_number_and_everything_is_found_under_it() {
+    let cluster = TestCluster::of_memory(4).await;
+    let records: Vec<Record> = (0..40).map(pack).chain((0..20).map(page)).collect();
+    cluster.client.put(3, records.clone()).await.unwrap();
+    let repairs = repairs(&cluster);
+    let newer = Membership { epoch: 9, ..next(&cluster.membership, |record| record.members[1].accepting = false) };
+    tell_all(&cluster, &newer);
+    settle(&repairs).await;
+    assert!(repairs[1].progress().is_some_and(|p| p.is_empty && p.is_done(9)));
+
+    let older = Membership { epoch: 4, ..next(&cluster.membership, |record| record.members[2].accepting = false) };
+    tell_all(&cluster, &older);
+    assert_eq!(cluster.nodes[0].pool.membership().epoch, 9, "within one history it is late");
+    let waits = {
+        let (pool, known) = (cluster.nodes[3].pool.clone(), cluster.nodes[3].pool.membership());
+        tokio::spawn(async move { pool.membership_after(&known).await })
+    };
+    for pool in cluster.nodes.iter().map(|node| &node.pool).chain([&cluster.client]) {
+        pool.begin_history(older.clone());
+        assert_eq!(*pool.membership(), older);
+    }
+    tokio::time::timeout(Duration::from_secs(60), waits).await.expect("it wakes").unwrap();
+    let names: Vec<ObjectName> = records.iter().map(Record::name).collect();
+    let end = tokio::time::Instant::now() + Duration::from_secs(60);
+    assert_eq!(cluster.client.get(&names, end).await.unwrap().len(), names.len());
+    settle(&repairs).await;
+    assert_eq!(cluster.nodes[2].store.usage().objects, 0, "what the record says");
+    assert!(cluster.nodes[1].store.usage().objects > 0);
+    for record in &records {
+        assert_eq!(cluster.holders(record).len(), if record.kind() == Kind::Page { 3 } else { 2 });
+    }
+    // Another record of the same number is another one: what was empty under the first is to be looked at again.
+    assert!(repairs[2].progress().is_some_and(|p| p.is_empty));
+    let other = Membership { epoch: 4, ..next(&cluster.membership, |record| record.members[3].accepting = false) };
+    tell_all(&cluster, &other);
+    assert!(cluster.nodes.iter().all(|node| *node.pool.membership() == other));
+    settle(&repairs).await;
+    assert!(repairs[3].progress().is_some_and(|p| p.is_empty) && !repairs[2].progress().unwrap().is_empty);
+}
+
 #[tokio::test]
 async fn nothing_is_dropped_before_all_homes_have_it_and_work_with_the_same_record() {
     let cluster = TestCluster::of_memory(4).await;

@@ -202,8 +202,21 @@ impl PoolClient {
         if membership.epoch < current.membership.epoch || membership == *current.membership {
             return;
         }
-        name_members(&self.inner.names, &membership);
-        self.inner.view.store(Arc::new(current.followed_by(membership)));
+        self.follow(&membership, current.followed_by(membership.clone()));
+    }
+
+    /// Works with `membership` from now on, whatever its epoch: it is of another history of the controller's database, and numbers
+    /// of two histories cannot be compared. What was known before stays for reading.
+    pub fn begin_history(&self, membership: Membership) {
+        let current = self.inner.view.load_full();
+        if membership != *current.membership {
+            self.follow(&membership, current.in_another_history(membership.clone()));
+        }
+    }
+
+    fn follow(&self, membership: &Membership, view: View) {
+        name_members(&self.inner.names, membership);
+        self.inner.view.store(Arc::new(view));
         self.inner.changed.notify_waiters();
     }
 
@@ -237,6 +250,13 @@ impl PoolClient {
     #[must_use]
     pub fn membership(&self) -> Arc<Membership> {
         self.inner.view.load().membership.clone()
+    }
+
+    /// Tells the membership record it works with from every other one, also from one of the same epoch in another history of the
+    /// database.
+    #[must_use]
+    pub fn record(&self) -> String {
+        self.inner.view.load().record.clone()
     }
 
     /// The node whose share of the pool this client has; none if it has none, or the node is not a member.

@@ -50,6 +50,16 @@ impl View {
         Self { older, ..Self::new(membership) }
     }
 
+    /// The view after this one, when its record is of another history. It remembers all records, because the numbers of their
+    /// epochs say nothing about their order any more.
+    pub(crate) fn in_another_history(&self, membership: Membership) -> Self {
+        let mut older = vec![self.membership.clone()];
+        older.extend(self.older.iter().take(OLDER_EPOCHS - 1).cloned());
+        // Epoch 0 is the empty record that a controller or agent starts with.
+        older.retain(|m| m.epoch > 0 && **m != membership);
+        Self { older, ..Self::new(membership) }
+    }
+
     /// This view without the epochs before `oldest`: all that they gave to nodes is where newer ones say. None if it has none.
     pub(crate) fn without_before(&self, oldest: u64) -> Option<Self> {
         let stays = |m: &&Arc<Membership>| m.epoch >= oldest;

@@ -14,6 +14,7 @@ use muster_api::{
     ErrorCode, NodeId, Problem, Ref, Timestamp,
     condition::{Condition, ConditionKind},
     node::{Drain, DrainNode, DrainState, NodeState, ObjectAmount, Repair},
+    node_protocol::Heartbeat,
     operation::Operation,
 };
 use serde_json::json;
@@ -128,7 +129,18 @@ impl App {
         ObjectAmount { objects: pool.objects, bytes: pool.used_bytes }
     }
 
-    /// Refuses a drain after which too few nodes would be left, or too little room.
+    /// Whether a drained node still has no objects, to be asked in the transaction that removes its row. One that is there says so
+    /// under the newest record. What one said that is away counts until it said something else.
+    pub(crate) async fn is_still_empty(&self, tx: &mut Tx, row: &NodeRow) -> Result<bool, AppError> {
+        let newest = nodes::newest_epoch(tx).await?;
+        Ok(match self.heartbeats.last(row.id) {
+            Some((_, beat)) if row.state == NodeState::Ready => says_empty(&beat, newest),
+            Some((_, beat)) => beat.pool.objects == 0,
+            None => row.state != NodeState::Ready,
+        })
+    }
+
+    /// Refuses a drain after which too few nodes would be left, or too little room for all copies.
     async fn check_others(&self, tx: &mut Tx, row: &NodeRow, held: ObjectAmount) -> Result<(), AppError> {
         let mut others = nodes::listed(tx).await?;
         // What other nodes that are drained still have needs room, too.
@@ -226,6 +238,28 @@ fn check_state(row: &NodeRow) -> Result<(), AppError> {
             "the disk of node '{}' failed, so it cannot hand its objects over: replace the disk, then declare the node dead \
              (`muster node rm {} --dead`)",
             row.name, row.name
+/// A node's share of the pool, stored bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Share {
+    has: u64,
+    takes: u64,
+}
+
+/// How many of the bytes that leave have no place on these nodes. There are `copies` of everything, each on another node, so a node
+/// can have no more than everything once. What objects are where is not known, so this is the least; pages have one more copy,
+/// which is little.
+fn homeless(shares: &[Share], leaving: u64, copies: u32) -> u64 {
+    let stored = shares.iter().map(|share| share.has).fold(leaving, u64::saturating_add);
+    let once = stored.div_ceil(u64::from(copies).max(1));
+    let fits = |share: &Share| share.has.saturating_add(share.takes).min(share.has.max(once));
+    stored.saturating_sub(shares.iter().map(fits).fold(0, u64::saturating_add)).min(leaving)
+}
+
+/// Whether a node said that it is empty for good, under the record of this epoch.
+pub(crate) fn says_empty(beat: &Heartbeat, epoch: u64) -> bool {
+    beat.repair.is_some_and(|repair| repair.is_empty && repair.membership_epoch == epoch)
+}
+
         );
         return Err(refused("disk_failed", detail));
     }

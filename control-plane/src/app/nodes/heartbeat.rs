@@ -38,6 +38,10 @@ impl App {
         if theirs.number > ours.number || (theirs.number == ours.number && theirs.random != ours.random) {
             let evidence = format!("node '{}' has seen incarnation {} of another history", node.name, theirs.number);
             self.leave_old_history(ours, theirs, &evidence).await?;
+        } else if theirs == ours
+            && let Some(evidence) = self.strange_record(&node.name, &beat).await?
+        {
+            self.leave_old_history(ours, theirs, &evidence).await?;
         }
         let ours = self.incarnation();
         let now = self.clock.now();

@@ -36,7 +36,10 @@ pub use self::{
     drain::{DRAIN, REMOVE},
     salvage::DeadNode,
 };
-pub(crate) use self::{drain::repair_ends_at, heartbeat::disk_failed};
+pub(crate) use self::{
+    drain::{repair_ends_at, says_empty},
+    heartbeat::disk_failed,
+};
 use crate::store::{events::NewEvent, nodes::NodeRow};
 
 /// A node that is calling, known by its key.

@@ -9,7 +9,7 @@ use super::{
     state_event,
 };
 use crate::store::{
-    Tx, events,
+    Tx, cluster, events,
     nodes::{self, NodeRow},
 };
 
@@ -26,8 +26,12 @@ impl App {
                 let is_only_copy = row.state == NodeState::Ready
                     && self.min_copies(tx).await? == 1
                     && self.pool.membership().members.len() > 1;
-                let may_hold = row.draining_at.is_some() || is_only_copy || self.objects_on(&row).objects > 0;
-                if row.fenced_at.is_none() && row.drained_at.is_none() && may_hold {
+                let may_hold = row.draining_at.is_some()
+                    || is_only_copy
+                    || self.objects_on(&row).objects > 0
+                    || self.is_unheard(tx, &row).await?;
+                let is_empty = row.drained_at.is_some() && self.is_still_empty(tx, &row).await?;
+                if row.fenced_at.is_none() && !is_empty && may_hold {
                     return Answer::accepted(&self.begin_drain(tx, row, REMOVE, &asked.caller.origin()).await?);
                 }
                 self.remove_row(tx, row, &asked.caller.name).await?;
@@ -36,6 +40,16 @@ impl App {
             .await?;
         self.follow_membership().await?;
         Ok(answer)
+    }
+
+    /// Whether what the row says of the node's objects may be of before a restart, or of another history of the database.
+    async fn is_unheard(&self, tx: &mut Tx, row: &NodeRow) -> Result<bool, AppError> {
+        if self.heartbeats.last(row.id).is_some() {
+            return Ok(false);
+        }
+        let restored_at = cluster::restored_at(tx).await?;
+        let is_of_before = restored_at.is_some_and(|at| row.last_seen_at.is_none_or(|seen| seen < at));
+        Ok(row.state == NodeState::Ready || is_of_before)
     }
 
     /// Takes out a node, without a look at what it holds.

@@ -126,6 +126,7 @@ impl Agent {
             incarnation: self.joined.as_ref().expect("joined").incarnation,
             membership_epoch: 1,
             advertise: "127.0.0.1:7500".to_owned(),
+            membership_record: None,
             offer: Offer { cpus: 4, memory_bytes: 1 << 30 },
             pool: PoolUse { limit_bytes: 10 << 30, ..PoolUse::default() },
             conditions: Vec::new(),

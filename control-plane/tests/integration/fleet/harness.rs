@@ -582,6 +582,7 @@ impl Agent {
             incarnation: *self.incarnation.lock().unwrap(),
             membership_epoch: 0,
             advertise: self.advertise.clone(),
+            membership_record: None,
             offer: self.offer,
             pool: PoolUse { limit_bytes: 1 << 40, ..PoolUse::default() },
             conditions: silent.then(condition).into_iter().collect(),

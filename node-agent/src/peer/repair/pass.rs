@@ -50,9 +50,9 @@ impl Repair {
     /// Compares all objects of this node with other nodes and sends what they lack; then drops what they have and is theirs.
     /// Returns whether the pass was clean.
     pub async fn pass(&self) -> bool {
-        let epoch = self.pool.membership().epoch;
+        let (record, epoch) = (self.pool.record(), self.pool.membership().epoch);
         let owns = self.pool.owns_objects();
-        self.progress.begin(epoch, self.chunks.usage().objects);
+        self.progress.begin(record, epoch, self.chunks.usage().objects);
         // What it took before that is found by the pass, and it takes nothing more.
         self.pool.settled().await;
         let avoided = Avoided::default();

@@ -17,6 +17,8 @@ pub(super) struct Progress(Mutex<State>);
 struct State {
     /// None before the first pass.
     now: Option<Repair>,
+    /// The membership record of the newest pass ([`muster_pool::PoolClient::record`]).
+    record: String,
     /// Objects compared since the agent began.
     compared: u64,
     /// When the rates were measured last, and what was done by then.
@@ -32,19 +34,21 @@ struct Done {
 }
 
 impl Progress {
-    /// A pass begins.
-    pub(super) fn begin(&self, membership_epoch: u64, objects: u64) {
-        self.change(|now| {
-            *now = Repair {
-                membership_epoch,
-                unchecked_objects: objects,
-                missing: ObjectAmount::default(),
-                silent_nodes: 0,
-                surplus: ObjectAmount::default(),
-                is_empty: now.is_empty && now.membership_epoch == membership_epoch,
-                ..*now
-            };
-        });
+    /// A pass begins under this membership record.
+    pub(super) fn begin(&self, record: String, membership_epoch: u64, objects: u64) {
+        let mut state = lock(&self.0);
+        let is_same = state.record == record;
+        let now = state.now.get_or_insert_default();
+        *now = Repair {
+            membership_epoch,
+            unchecked_objects: objects,
+            missing: ObjectAmount::default(),
+            silent_nodes: 0,
+            surplus: ObjectAmount::default(),
+            is_empty: now.is_empty && is_same,
+            ..*now
+        };
+        state.record = record;
     }
 
     /// Other nodes lack this.

@@ -17,7 +17,7 @@ use crate::clock;
 
 /// Seconds after a listing in which another membership record is no reason for the next one.
 const DAY_S: i64 = 86_400;
-/// Word of the index: when all was listed, seconds since 1970, and under which membership epoch.
+/// Word of the index: when all was listed, seconds since 1970, and under which membership record.
 const LISTED: &str = "listed";
 
 impl Keeper {
@@ -32,7 +32,7 @@ impl Keeper {
             None if self.is_listing_due(index).await? => 0,
             None => return Ok(Done::All),
         };
-        let epoch = lock(&self.state).epoch.0;
+        let record = lock(&self.state).record.0.clone();
         let _writes = self.writes.lock().await;
         let listed = repository.list(first, Instant::now() + CALL * 5).await?;
         let there: BTreeSet<ObjectName> = listed.iter().map(|kept| kept.name).collect();
@@ -63,7 +63,7 @@ impl Keeper {
 
         let is_end = {
             let mut state = lock(&self.state);
-            if state.epoch.0 != epoch {
+            if state.record.0 != record {
                 return Ok(Done::More);
             }
             state.listing = first.checked_add(1);
@@ -71,7 +71,7 @@ impl Keeper {
         };
         if is_end {
             info!(url = repository.settings().url(), "compared all keys of the repository with what this node knows");
-            let (word, noted) = (format!("{} {epoch}", clock::now_s()), index.clone());
+            let (word, noted) = (format!("{} {record}", clock::now_s()), index.clone());
             blocking(move || noted.set_word(LISTED, &word)).await?;
             return Ok(Done::All);
         }
@@ -82,14 +82,14 @@ impl Keeper {
         let asked = index.clone();
         let word = blocking(move || asked.word(LISTED)).await?;
         let listed = word.as_deref().and_then(|word| {
-            let (at, epoch) = word.split_once(' ')?;
-            Some((at.parse::<i64>().ok()?, epoch.parse::<u64>().ok()?))
+            let (at, record) = word.split_once(' ')?;
+            Some((at.parse::<i64>().ok()?, record))
         });
-        let Some((at, epoch)) = listed else { return Ok(true) };
+        let Some((at, record)) = listed else { return Ok(true) };
         let every = i64::try_from(self.waits.list_every.as_secs()).unwrap_or(i64::MAX);
         let now = clock::now_s();
         // Another record makes this node the keeper of other objects. It finds those that it has without a listing.
-        let soon = if epoch == lock(&self.state).epoch.0 { every } else { every.min(DAY_S) };
+        let soon = if record == lock(&self.state).record.0 { every } else { every.min(DAY_S) };
         // A clock that was set back is no reason to wait for years.
         Ok(now < at || now - at >= soon)
     }

@@ -130,8 +130,8 @@ struct State {
     pass_at: Instant,
     /// The next first byte to be listed; none while nothing is listed.
     listing: Option<u8>,
-    /// The newest epoch of the membership record, and since when it is known here.
-    epoch: (u64, Instant),
+    /// The newest membership record ([`PoolClient::record`]), and since when it is known here.
+    record: (String, Instant),
     missing_objects: u64,
     /// Why the keeper itself fails, in words.
     trouble: Option<String>,
@@ -168,7 +168,7 @@ impl Keeper {
             pass: None,
             pass_at: now,
             listing: None,
-            epoch: (pool.membership().epoch, now),
+            record: (pool.record(), now),
             missing_objects: 0,
             trouble: None,
             burial_trouble: None,
@@ -264,7 +264,7 @@ impl Keeper {
     /// Everything that can be done now. A failure ends it; what is left is tried again later.
     async fn step(&self, repository: &Arc<Repository>) {
         loop {
-            self.look_at_epoch();
+            self.look_at_record();
             let done = match self.index(repository).await {
                 Ok(index) => self.some_work(repository, &index).await,
                 Err(error) => Err(error.into()),
@@ -330,13 +330,13 @@ impl Keeper {
         }
     }
 
-    /// Notes a new epoch of the membership record. Everything is looked at again under it.
-    fn look_at_epoch(&self) {
-        let epoch = self.pool.membership().epoch;
+    /// Notes a new membership record. Everything is looked at again under it.
+    fn look_at_record(&self) {
+        let record = self.pool.record();
         let mut state = lock(&self.state);
         let now = Instant::now();
-        if state.epoch.0 != epoch {
-            state.epoch = (epoch, now);
+        if state.record.0 != record {
+            state.record = (record, now);
             state.pass = Some((None, 0));
             state.listing = None;
         } else if now >= state.pass_at && state.pass.is_none() {
@@ -346,8 +346,8 @@ impl Keeper {
 
     /// Whether all nodes that act at all act under the newest membership record.
     fn is_settled(&self) -> bool {
-        let epoch = lock(&self.state).epoch;
-        epoch.0 == self.pool.membership().epoch && epoch.1.elapsed() >= self.waits.settled
+        let record = lock(&self.state).record.clone();
+        record.0 == self.pool.record() && record.1.elapsed() >= self.waits.settled
     }
 
     /// The index of the place in use.

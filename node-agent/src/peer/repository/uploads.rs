@@ -100,7 +100,7 @@ impl Keeper {
         let next = Some((Some(last.name), seen + u64_from(held.len())));
         self.add_waiting(index, &held, true, |_| None).await?;
         let mut state = lock(&self.state);
-        // A new epoch may have begun the pass anew meanwhile.
+        // A new membership record may have begun the pass anew meanwhile.
         if state.pass == Some((after, seen)) {
             state.pass = next;
         }
