@@ -40,6 +40,9 @@ words! {
         /// Instance: a disk of it is on its node that the controller does not know as its own and could not take over, because its
         /// database is an older copy.
         DiskUnknown = "disk_unknown",
+        /// Instance: a disk of it is on its node in a state that the controller does not know and could not take over, because its
+        /// database is an older copy. The node keeps it, and the instance cannot start with it.
+        DiskDiverged = "disk_diverged",
     }
 }
 
@@ -48,7 +51,7 @@ words! {
 pub struct Condition {
     /// A stable word. Of a node: `disk_full`, `node_full`, `disk_failed`, `clock_off`, `no_kvm`, `hypervisor_silent`, `no_fuse`, `old_kernel`,
     /// `identity_copied`, `objects_lost`. Of an instance: `identity_copied`, `objects_lost`,
-    /// `guest_silent`, `guest_frozen`, `disk_unknown`.
+    /// `guest_silent`, `guest_frozen`, `disk_unknown`, `disk_diverged`.
     #[schema(value_type = String)]
     pub kind: ConditionKind,
     /// The condition in a sentence, for people.

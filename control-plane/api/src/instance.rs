@@ -92,7 +92,7 @@ pub struct Instance {
     /// Current state.
     pub state: InstanceState,
     /// Why it is in that state: `no_capacity`, `node_silent`, `node_lost`, `start_failed`, `not_started_in_time`, `not_ready`, `not_ready_in_time`,
-    /// `guest_ended`, `host_restarted`, `power_cut`, `guest_crashed`, `agent_stopped`, `disk_lost`, `disk_full`, `disk_failed`, `disk_error`,
+    /// `guest_ended`, `host_restarted`, `power_cut`, `guest_crashed`, `agent_stopped`, `disk_lost`, `disk_full`, `disk_failed`, `disk_error`, `disk_diverged`,
     /// `clock_off`, `network_failed`, `unreachable`, `io`, `paused`, `hypervisor`, `hypervisor_silent`, or a word of a newer
     /// release.
     #[schema(value_type = Option<String>)]

@@ -39,6 +39,9 @@ words! {
         DiskFailed = "disk_failed",
         /// A call for the disk failed. It is tried again.
         DiskError = "disk_error",
+        /// A disk on its node holds what the version lacks that the controller has for it: the controller's database is an older
+        /// copy. Nothing of it is given up by itself.
+        DiskDiverged = "disk_diverged",
         /// Bytes of the disk are on other nodes, which cannot be asked because a clock is wrong: certificates are not valid at
         /// its time. The guest goes on when it is right.
         ClockOff = "clock_off",

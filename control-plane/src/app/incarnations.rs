@@ -23,7 +23,7 @@ use crate::{
         events::{self, NewEvent},
         instances::{self, DiskRow, InstanceRow, NewHead},
         nodes,
-        versions::{self, NewVersion},
+        versions::{self, NewVersion, VersionRow},
     },
 };
 
@@ -106,7 +106,7 @@ pub(super) fn evidence(row: &InstanceRow, report: &InstanceReport, ahead: bool) 
     ahead.then(|| format!("a disk of {name} has a version on its node that it does not have here"))
 }
 
-/// A disk whose newest version on its node is not in the database.
+/// A disk that is further on its node than in the database.
 pub(super) struct AheadDisk<'a> {
     instance: InstanceRow,
     disk: DiskRow,
@@ -124,18 +124,18 @@ enum Ahead {
 }
 
 impl<'a> AheadDisk<'a> {
-    /// `None` if the database knows the version, or the node cannot show it.
+    /// `None` if the disk is where the database has it, or behind that.
+    ///
+    /// # Errors
+    /// The inner error says, in words, why what the node holds cannot be taken over. Its node keeps it.
     pub(super) async fn find(
         tx: &mut Tx,
         instance: &InstanceRow,
         disk: &DiskRow,
         report: &'a DiskReport,
-    ) -> Result<Option<Self>, AppError> {
-        if report.ahead.is_none()
-            || report.version == disk.version
-            || versions::load(tx, report.version).await?.is_some()
-        {
-            return Ok(None);
+    ) -> Result<Result<Option<Self>, String>, AppError> {
+        if report.version == disk.version {
+            return Ok(Ok(None));
         }
         let how = match (versions::load(tx, report.version).await?, &report.ahead) {
             // A copy of the present generation may be late: newer versions of the disk were published since.
@@ -173,7 +173,7 @@ impl<'a> AheadDisk<'a> {
             Ahead::Restored(row, _) => row.content.size_bytes(),
         };
         // The node was told to grow it.
-        let size_bytes = content.size_bytes().max(report.size_bytes.unwrap_or(0));
+        let size_bytes = bytes.max(report.size_bytes.unwrap_or(0));
         if size_bytes > disk.size_bytes {
             disks::grow(tx, &AnyDisk::Attached(disk.clone()), size_bytes).await?;
         }
@@ -199,7 +199,6 @@ impl<'a> AheadDisk<'a> {
         if let Some(node) = instance.life.node {
             tx.bump_desired(node);
         }
-        events::append(tx, adopted_event(instance, disk, report.version)).await?;
         tracing::warn!(version.id = %report.version, disk.id = %disk.id, "a version of {} that its node holds is adopted", instance.name);
         Ok(())
     }

@@ -46,11 +46,11 @@ struct News<'a> {
     left: Vec<LeftRow>,
     /// What guest agents told otherwise than before; `None` for guests that have ended.
     guests: Vec<(InstanceId, Option<&'a Guest>)>,
-    /// Disks whose newest version on the node is not known here.
+    /// Disks that are further on the node than here.
     ahead: Vec<AheadDisk<'a>>,
     /// Disks of instances that are not known at all.
     strays: Vec<StrayDisk>,
-    /// A disk of an instance that is not known as such and cannot be taken over, in a sentence.
+    /// A disk of an instance that is not known as such, or not in its state, and cannot be taken over, in a sentence.
     unsettled: Option<String>,
     /// Instances that the node holds and that are not known here.
     found: Vec<Noted<'a>>,
@@ -167,7 +167,7 @@ impl App {
                     tx.wake(Loop::Disks);
                 }
                 guests::save_reported(tx, &news.guests).await?;
-                for disk in &news.ahead {
+                for disk in news.ahead {
                     disk.adopt(tx).await?;
                 }
                 for disk in news.strays {
@@ -208,6 +208,14 @@ fn unsettled(instance: &InstanceRow, disk: &DiskReport) -> String {
         "the node of instance '{}' has disk {} for it, which the database knows otherwise or not at all: attach that disk to the \
          instance, or delete the instance",
         instance.name, disk.disk
+    )
+}
+
+fn not_taken_over(instance: &InstanceRow, disk: &DiskReport, why: &str) -> String {
+    format!(
+        "disk {} of instance '{}' is in a state on its node that cannot be taken over ({why}): restore a snapshot of it in place \
+         with discard_current, or delete the instance",
+        disk.disk, instance.name
     )
 }
 
@@ -279,9 +287,13 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
             if known.is_given_up(report) {
                 continue;
             }
-            if let Some(disk) = AheadDisk::find(tx, &row, known, report).await? {
-                news.ahead.push(disk);
-                ahead = true;
+            match AheadDisk::find(tx, &row, known, report).await? {
+                Ok(Some(disk)) => {
+                    news.ahead.push(disk);
+                    ahead = true;
+                }
+                Ok(None) => {}
+                Err(why) => news.unsettled = Some(not_taken_over(&row, report, &why)),
             }
         }
         news.evidence = news.evidence.or_else(|| incarnations::evidence(&row, one, ahead));

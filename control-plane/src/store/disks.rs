@@ -197,6 +197,23 @@ pub async fn grow(tx: &mut Tx, disk: &AnyDisk, size_bytes: u64) -> Result<(), St
     StoreError::unless_saved(&done, table, id)
 }
 
+const PUT_IN_PLACE: &str = "-- disks.put_in_place
+UPDATE disks SET version = $2, saved_at = $3, since_generation = $4, updated_at = $5, revision = revision + 1 WHERE id = $1";
+
+/// Notes that a version is the content of a disk, from this generation of its instance on, as its node says: it was put in
+/// place there. `version` comes with the time at which it was published.
+pub async fn put_in_place(
+    tx: &mut Tx,
+    disk: DiskId,
+    (version, saved_at): (VersionId, Timestamp),
+    generation: u64,
+) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    let query = sqlx::query(PUT_IN_PLACE).bind(disk.to_string()).bind(version.to_string()).bind(saved_at.micros());
+    query.bind(column::int(generation)).bind(now).execute(tx.conn()).await?;
+    deployments::disks_changed(tx, &[disk]).await
+}
+
 const RAISE_SIZE: &str = "-- disks.raise_size
 UPDATE disks SET size_bytes = $2, updated_at = $3, revision = revision + 1 WHERE id = $1 AND size_bytes < $2";
 

@@ -24,8 +24,10 @@ pub enum DiskError {
         /// Generation that the request has.
         asked: u64,
     },
-    /// The requested version is not the base of the disk on this node, which has unsaved writes on its base.
-    #[error("disk {disk} has unsaved writes on version {have}, and version {asked} does not contain them")]
+    /// The requested version is not the base of the disk on this node, and lacks what the disk holds.
+    #[error(
+        "disk {disk} builds on version {have} here and holds what version {asked} lacks, which the controller has for it"
+    )]
     Diverged {
         /// Id of the disk.
         disk: DiskId,
@@ -144,7 +146,8 @@ impl DiskError {
             Self::Busy { .. } | Self::Unsaved { .. } => Reason::Busy,
             Self::HoldExpired(_) => Reason::HoldExpired,
             Self::NoSpace(_) => Reason::DiskFull,
-            Self::Diverged { .. } | Self::Invalid { .. } => Reason::Invalid,
+            Self::Diverged { .. } => Reason::DiskDiverged,
+            Self::Invalid { .. } => Reason::Invalid,
             Self::Failed { .. } | Self::Corrupt { .. } => Reason::DiskFailed,
             Self::Io { .. } | Self::Holder { .. } => Reason::Io,
             Self::Pool { .. } => Reason::Unreachable,

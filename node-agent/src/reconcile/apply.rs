@@ -419,7 +419,7 @@ fn disk_failed(error: &DiskError) -> Stuck {
 /// The reason that users see. Errors that they cannot act on have one common reason.
 fn disk_reason(error: &DiskError) -> Reason {
     match error.reason() {
-        told @ (Reason::DiskFull | Reason::DiskFailed | Reason::Unreachable) => told,
+        told @ (Reason::DiskFull | Reason::DiskFailed | Reason::DiskDiverged | Reason::Unreachable) => told,
         _ => Reason::DiskError,
     }
 }

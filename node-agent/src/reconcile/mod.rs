@@ -381,6 +381,18 @@ fn unknown(disk: &DiskStatus, assignment: &Assignment) -> Option<Condition> {
     (!is_named && !has_left).then(|| Condition { kind: ConditionKind::DiskUnknown, detail: detail() })
 }
 
+/// A disk that holds what the version lacks that the controller has for it.
+fn diverged(disk: &DiskStatus, trouble: &Trouble) -> Option<Condition> {
+    let detail = || {
+        format!(
+            "{}, because its database is an older copy. Nothing of the disk is given up by itself, and the controller takes its              version over if it can. Else restore a snapshot of this instance in place, which gives up what the disk holds:              `muster snapshot restore SNAPSHOT --discard-current`; before that, copy what you need from {}",
+            trouble.detail,
+            disk.path.display()
+        )
+    };
+    (trouble.reason == Reason::DiskDiverged).then(|| Condition { kind: ConditionKind::DiskDiverged, detail: detail() })
+}
+
 fn disk_report(disk: &DiskStatus, assignment: Option<&Assignment>, in_guest: bool) -> DiskReport {
     let named = assignment.map(|assignment| assignment.disks.iter().find(|named| named.disk == disk.disk));
     // What the controller has, as far as it named the disk.
@@ -500,7 +512,11 @@ impl Reconciler {
             let silence = |slot: &mut Slot| slot.pulse.silence(assignment, &seen, used, &log, here.now);
             let silence = inner.slot(assignment.instance, silence);
             let unknown = disks.iter().filter_map(|disk| unknown(disk, assignment));
-            let conditions = disks.iter().copied().filter_map(lost_content).chain(unknown).chain(silence).collect();
+            let trouble_of = |disk: &DiskStatus| guest_disks::trouble_of(disk.disk, &seen, &here);
+            let diverged = disks.iter().filter_map(|disk| diverged(disk, &trouble_of(disk)?));
+            let conditions =
+                disks.iter().copied().filter_map(lost_content).chain(unknown).chain(diverged).chain(silence);
+            let conditions = conditions.collect();
             inner.ask_guest(assignment, &seen);
             let guest = inner.slot(assignment.instance, |slot| slot.guest.guest.clone());
             let guest = guest.filter(|_| matches!(seen.domain, DomainSeen::Present(_)));

@@ -47,17 +47,29 @@ use serde_json::json;
 use storage_core::ChunkSize;
 
 /// Disks that exist as soon as they are asked for, and those for which there is no space: they are not made and do not grow.
+/// At last, versions that lack what a disk holds.
 #[derive(Clone, Default)]
-struct FakeDisks(Arc<Mutex<BTreeMap<DiskId, DiskStatus>>>, Arc<Mutex<BTreeSet<DiskId>>>);
+struct FakeDisks(
+    Arc<Mutex<BTreeMap<DiskId, DiskStatus>>>,
+    Arc<Mutex<BTreeSet<DiskId>>>,
+    Arc<Mutex<BTreeMap<DiskId, VersionId>>>,
+);
 
 impl FakeDisks {
     fn access(&self) -> DiskAccess {
         let (ensure, remove, list, list_of) = (self.0.clone(), self.0.clone(), self.0.clone(), self.0.clone());
         let (record_boot, end_boot, remove_saved) = (self.0.clone(), self.0.clone(), self.0.clone());
-        let full = self.1.clone();
+        let (full, lacking) = (self.1.clone(), self.2.clone());
         DiskAccess {
             ensure: Box::new(move |want| {
                 let (mut disks, mut status) = (ensure.lock().unwrap(), status_of(&want));
+                let had = disks.get(&want.disk).filter(|had| had.generation >= want.since_generation);
+                if let Some(have) = had.map(|had| had.version)
+                    && lacking.lock().unwrap().get(&want.disk) == Some(&want.version)
+                {
+                    let error = DiskError::Diverged { disk: want.disk, have, asked: want.version };
+                    return Box::pin(async { Err(error) });
+                }
                 let no_space = full.lock().unwrap().contains(&want.disk).then_some(DiskError::NoSpace(want.disk));
                 let ensured = match (no_space, disks.get(&want.disk).map(|had| had.size_bytes)) {
                     (Some(error), None) => Err(error),
@@ -957,6 +969,36 @@ async fn disks_come_grow_and_go_while_their_guest_runs() {
     let report = reported(&wanted, &|report| of(report, data).is_none()).await;
     assert_eq!(report.reason, None);
     assert_eq!((node.host.starts(), node.host.running().len()), (1, 1), "its guest ran all the while");
+}
+
+/// The controller's database is an older copy, and could not take over what the node has.
+#[tokio::test]
+async fn a_disk_that_holds_what_its_version_lacks_is_a_condition_until_it_is_given_up() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let mut wanted = node.wanted(Probe::Running);
+    let older = VersionId::generate();
+    let root = node.versions[&wanted.disks[0].version].clone();
+    node.versions.insert(older, root);
+    let reported = async |wanted: &Assignment, good: &(dyn Fn(&InstanceReport) -> bool + Sync)| {
+        until(&agent, &node.versions, wanted, (node.dir.path(), FAKE), good).await
+    };
+    let kinds = |report: &InstanceReport| report.conditions.iter().map(|c| c.kind.clone()).collect::<Vec<_>>();
+    node.ready(&agent, &wanted).await;
+    let (disk, before) = (wanted.disks[0].disk, wanted.disks[0].version);
+    wanted.disks[0].version = older;
+    node.disks.2.lock().unwrap().insert(disk, older);
+    let report = reported(&wanted, &|report| !report.conditions.is_empty()).await;
+    assert_eq!((kinds(&report), report.disks[0].version), (vec![ConditionKind::DiskDiverged], before));
+    assert!(report.disks[0].ahead.is_some(), "the controller may still take it over");
+    let detail = &report.conditions[0].detail;
+    assert!(detail.contains(&format!("builds on version {before}")), "{detail}");
+    assert!(detail.contains("muster snapshot restore SNAPSHOT --discard-current"), "{detail}");
+    // A restore in place gives it up.
+    (wanted.generation, wanted.boot) = (wanted.generation + 1, wanted.boot + 1);
+    wanted.disks[0].since_generation = wanted.generation;
+    let report = reported(&wanted, &|report| report.disks.iter().any(|disk| disk.version == older)).await;
+    assert!(report.conditions.is_empty() && report.disks[0].ahead.is_none(), "{report:?}");
 }
 
 #[tokio::test]
