@@ -23,7 +23,7 @@ use std::{
 
 use muster_api::{
     ClusterId, NodeId, StoreId,
-    node_protocol::{Incarnation, JoinAnswer, JoinRequest, NODE_PROTOCOL, Offer, RenewRequest},
+    node_protocol::{FormerNode, Incarnation, JoinAnswer, JoinRequest, NODE_PROTOCOL, Offer, RenewRequest},
     token::JoinToken,
 };
 use muster_pool::{
@@ -95,6 +95,18 @@ pub enum IdentityError {
         expected: String,
         /// Fingerprint of the CA in the answer, hex.
         got: String,
+    },
+    /// The controller made another node of it, which an older controller does.
+    #[error(
+        "the controller at {url} made it node {got}, and it is node {expected}: update the controller, and remove node {got}"
+    )]
+    OtherNode {
+        /// URL at which the node joined again.
+        url: String,
+        /// The node that it is.
+        expected: NodeId,
+        /// The node in the answer.
+        got: NodeId,
     },
     /// The controller's certificate is neither from the CA of the join token nor publicly trusted. Trying again is
     /// useless.
@@ -260,9 +272,6 @@ impl Candidate {
     /// # Errors
     /// The controller refused or cannot be reached (see [`IdentityError::passes`]), or its answer cannot be used.
     pub async fn join(&mut self, config: &Config, advertise: &str, offer: Offer) -> Result<(), IdentityError> {
-        let controller = config.controller.as_ref().ok_or(ConfigError::Missing("controller"))?;
-        let token = config.join_token()?.ok_or(ConfigError::Missing("join_token"))?;
-        let expected = hex::encode(token.ca_sha256);
         let request = JoinRequest {
             protocol: NODE_PROTOCOL,
             name: config.name.clone(),
@@ -273,12 +282,9 @@ impl Candidate {
             offer,
             runtimes: config.runtimes(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            was: None,
         };
-        let answer = ask(controller, &token, &expected, &request).await?;
-        let ca = Ca::from_pem(&answer.ca_pem)?;
-        if ca.sha256() != expected {
-            return Err(IdentityError::WrongCa { url: controller.url.clone(), expected, got: ca.sha256() });
-        }
+        let (controller, answer) = ask_with_token(config, &request).await?;
         // A certificate that is not for this key is refused before anything is written.
         Identity::from_pem(&answer.certificate_pem, &self.key_pem)?;
         replace(&self.dir.join("ca.pem"), answer.ca_pem.as_bytes())?;
@@ -294,6 +300,22 @@ impl Candidate {
         });
         write_stored(&self.dir, &self.stored)
     }
+}
+
+/// Sends a join request with the configured token, and checks that the answer names the CA that the token is for.
+async fn ask_with_token<'c>(
+    config: &'c Config,
+    request: &JoinRequest,
+) -> Result<(&'c ControllerUrl, JoinAnswer), IdentityError> {
+    let controller = config.controller.as_ref().ok_or(ConfigError::Missing("controller"))?;
+    let token = config.join_token()?.ok_or(ConfigError::Missing("join_token"))?;
+    let expected = hex::encode(token.ca_sha256);
+    let answer = ask(controller, &token, &expected, request).await?;
+    let ca = Ca::from_pem(&answer.ca_pem)?;
+    if ca.sha256() != expected {
+        return Err(IdentityError::WrongCa { url: controller.url.clone(), expected, got: ca.sha256() });
+    }
+    Ok((controller, answer))
 }
 
 async fn ask(
@@ -338,6 +360,38 @@ impl NodeIdentity {
         } else {
             format!("{host}:{}", self.joined.node_port)
         }
+    }
+
+    /// Joins again as the node that this is, because the controller's database does not know it any more. Takes the join token
+    /// that is configured now.
+    ///
+    /// # Errors
+    /// As for [`Candidate::join`]. The node stays what it was then.
+    pub async fn rejoin(&self, config: &Config, advertise: &str, offer: Offer) -> Result<(), IdentityError> {
+        let file = self.dir.join("node.crt");
+        let certificate_pem = fs::read_to_string(&file).map_err(|e| file_error("read", &file, e))?;
+        let request = JoinRequest {
+            protocol: NODE_PROTOCOL,
+            name: self.joined.name.parse().ok().or_else(|| config.name.clone()),
+            store: self.store,
+            csr_pem: csr(&self.key_pem, &node_tls_name(self.joined.node))?,
+            advertise: advertise.to_owned(),
+            zone: config.zone.clone(),
+            offer,
+            runtimes: config.runtimes(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            was: Some(FormerNode { node: self.joined.node, certificate_pem }),
+        };
+        let (controller, answer) = ask_with_token(config, &request).await?;
+        if answer.node != self.joined.node {
+            return Err(IdentityError::OtherNode {
+                url: controller.url.clone(),
+                expected: self.joined.node,
+                got: answer.node,
+            });
+        }
+        self.tls.replace(&answer.certificate_pem, &self.key_pem)?;
+        replace(&file, answer.certificate_pem.as_bytes())
     }
 
     /// Whether a third or less of the certificate's life is left.

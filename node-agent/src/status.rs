@@ -62,6 +62,9 @@ pub struct Status {
     pub sweep: SweepStatus,
     /// What an operator should know.
     pub conditions: Vec<Condition>,
+    /// What to do, because the controller's database does not know this node; none while it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unlisted: Option<String>,
     /// When and in which words it learned that it was declared dead. Then its guests are off for good.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fenced: Option<Fenced>,

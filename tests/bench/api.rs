@@ -214,6 +214,7 @@ impl Node {
             offer: Offer { cpus: 64, memory_bytes: 64 << 30 },
             runtimes: vec![Runtime::Libvirt, Runtime::None],
             agent_version: "0.1.0".to_owned(),
+            was: None,
         };
         let joined = app.join(&token, wanted).await.expect("joined");
         let node = Self { id: joined.node, key, joined };
@@ -230,8 +231,8 @@ impl Node {
             protocol: NODE_PROTOCOL,
             incarnation: self.joined.incarnation,
             membership_epoch: 0,
-            advertise: "127.0.0.1:9".to_owned(),
             membership_record: None,
+            advertise: "127.0.0.1:9".to_owned(),
             offer: Offer { cpus: 64, memory_bytes: 64 << 30 },
             pool: PoolUse { limit_bytes: 1 << 40, ..PoolUse::default() },
             conditions: Vec::new(),

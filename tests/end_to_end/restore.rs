@@ -11,6 +11,8 @@ use std::{
 use muster_api::{
     found::FoundInstance,
     instance::{Instance, InstanceState},
+    node::{Node, NodeState},
+    pool::Pool,
     snapshot::SnapshotMember,
 };
 use muster_tests::{Cluster, ClusterOptions, Pattern, eventually};
@@ -34,6 +36,10 @@ fn path(instance: &Instance) -> PathBuf {
     instance.disks[0].path.clone().expect("operators see paths").into()
 }
 
+async fn node_named(cluster: &Cluster, name: &str) -> Option<Node> {
+    cluster.api.list::<Node>("/v1/nodes").await.into_iter().find(|node| node.name == name)
+}
+
 async fn found(cluster: &Cluster, count: usize) -> Vec<FoundInstance> {
     eventually("the found instances", LIMIT, async || {
         let found = cluster.api.list::<FoundInstance>("/v1/found-instances").await;
@@ -55,6 +61,11 @@ async fn instances_that_an_older_database_lacks_are_found_and_taken_back_with_th
     copy(&cluster.controller_dir(), &kept);
     cluster.start_controller().await;
 
+    // A node joins after the copy, and gets objects and an instance.
+    let late = cluster.add_agent().await;
+    cluster.all_ready().await;
+    let id_of_late = node_named(&cluster, "node-2").await.expect("it is listed").id;
+
     // Two instances are made after the copy, written to, cut, and written to again. A third one is given up later.
     let web = cluster.api.deploy_files("web", "base", 2).await;
     let given_up = cluster.api.deploy_files("given-up", "base", 1).await;
@@ -67,11 +78,35 @@ async fn instances_that_an_older_database_lacks_are_found_and_taken_back_with_th
     cluster.api.done("/v1/snapshots", json!({ "name": "s1", "select": { "deployment": "web" } }), LIMIT).await;
     change(2_000_000, b"after the cut");
 
+    let before = cluster.api.get("/v1/pools/default").await.ok::<Pool>().membership_epoch;
     cluster.kill_controller();
     fs::rename(cluster.controller_dir(), cluster.dir.join("controller-newer")).expect("puts it aside");
     fs::rename(&kept, cluster.controller_dir()).expect("puts the copy in place");
     cluster.start_controller().await;
 
+    // The late node is not known, and says what to do. With a new token it is the same node again.
+    let told = eventually("the node to say that it is not listed", LIMIT, async || {
+        let status = muster_agent::status::ask(&cluster.agent_dir(late)).map_err(|error| error.to_string())?;
+        let status: Value = serde_json::from_str(&status).map_err(|error| error.to_string())?;
+        status["unlisted"].as_str().map(str::to_owned).ok_or_else(|| status.to_string())
+    })
+    .await;
+    assert!(told.contains("muster token create --role node"), "{told}");
+    assert!(node_named(&cluster, "node-2").await.is_none());
+    cluster.new_join_token(late).await;
+    eventually("the node to be listed again", LIMIT, async || match node_named(&cluster, "node-2").await {
+        Some(node) if node.state == NodeState::Ready => Ok(assert_eq!(node.id, id_of_late)),
+        other => Err(format!("{other:?}\n{}", cluster.logs())),
+    })
+    .await;
+    // The nodes work with a membership record of the new history.
+    let epoch = async || cluster.api.get("/v1/pools/default").await.ok::<Pool>().membership_epoch;
+    eventually("the nodes to repair under the new record", LIMIT, async || {
+        let (newest, nodes) = (epoch().await, cluster.api.list::<Node>("/v1/nodes").await);
+        let under = |node: &Node| node.repair.is_some_and(|repair| repair.is_done(newest));
+        if newest > before && nodes.iter().all(under) { Ok(()) } else { Err(format!("{before} {newest} {nodes:#?}")) }
+    })
+    .await;
     let held = found(&cluster, 3).await;
     let mut names: Vec<_> = held.iter().filter_map(|one| one.name.clone()).collect();
     names.sort();

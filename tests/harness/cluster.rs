@@ -208,8 +208,6 @@ impl Cluster {
             links.add_host();
         }
         self.agents.push(Agent { name, dir, port: self.options.daemons.port(), daemon: None });
-        let token: serde_json::Value =
-            self.api.post("/v1/tokens", serde_json::json!({ "role": "node", "uses": 1 })).await.ok();
         if let Some(size) = self.options.own_disk {
             let dir = &self.agents[number].dir;
             std::fs::create_dir(dir).expect("create the data folder");
@@ -217,10 +215,23 @@ impl Cluster {
             rustix::mount::mount("tmpfs", dir, "tmpfs", rustix::mount::MountFlags::empty(), options.as_c_str())
                 .expect("mount a small file system");
         }
-        let file = self.dir.join(format!("join-{number}.token"));
-        std::fs::write(&file, token["token"].as_str().expect("a token")).expect("write the join token");
+        self.new_join_token(number).await;
         self.start_agent(number);
         number
+    }
+
+    /// Makes a join token and puts it where the agent reads it, also while it runs.
+    pub async fn new_join_token(&self, number: usize) {
+        let token: serde_json::Value =
+            self.api.post("/v1/tokens", serde_json::json!({ "role": "node", "uses": 1 })).await.ok();
+        let file = self.dir.join(format!("join-{number}.token"));
+        std::fs::write(&file, token["token"].as_str().expect("a token")).expect("write the join token");
+    }
+
+    /// Data folder of an agent.
+    #[must_use]
+    pub fn agent_dir(&self, number: usize) -> PathBuf {
+        self.agents[number].dir.clone()
     }
 
     /// Starts (again) an agent that does not run.

@@ -43,6 +43,8 @@ codes! {
     BadRequest = "bad_request", 400;
     /// There is no token, or it is unknown, revoked or expired.
     Unauthenticated = "unauthenticated", 401;
+    /// The controller's database does not know the calling node: it joined after the copy that was restored. Only agents get this.
+    Unlisted = "unlisted", 401;
     /// The caller may see the target, but may not do this to it.
     Forbidden = "forbidden", 403;
     /// The project has as many as it may have; `limit`, `used` and `wanted` are numbers.

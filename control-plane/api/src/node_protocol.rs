@@ -103,6 +103,19 @@ pub struct JoinRequest {
     pub runtimes: Vec<Runtime>,
     /// Version of the agent program.
     pub agent_version: String,
+    /// The node that it was in this cluster, if the controller's database does not know it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<FormerNode>,
+}
+
+/// A node that joined after the copy of the database that was restored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FormerNode {
+    /// Its id, which it keeps.
+    pub node: NodeId,
+    /// The certificate that it got, in PEM. It may have expired.
+    pub certificate_pem: String,
 }
 
 /// The identity that a node gets when it joins.
@@ -186,6 +199,9 @@ pub struct Heartbeat {
     /// Epoch of the membership record that the node uses; 0 if it has none yet. The controller compares it with the newest one of
     /// its database: a node that knows more shows that the database is an older copy.
     pub membership_epoch: u64,
+    /// The first 16 bytes of the SHA-256 of that record's text, in hex; `None` if the node has none yet, and from an older agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub membership_record: Option<String>,
     /// `IP:PORT` at which other nodes reach it. A change makes a new membership epoch.
     pub advertise: String,
     /// The resources it offers.
@@ -199,9 +215,6 @@ pub struct Heartbeat {
     /// `kvm` or `qemu`; `None` if the node does not use libvirt or libvirt does not work.
     pub hypervisor: Option<String>,
     /// Version of the agent program.
-    /// The first 16 bytes of the SHA-256 of that record's text, in hex; `None` if the node has none yet, and from an older agent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub membership_record: Option<String>,
     pub agent_version: String,
     /// What moved since the agent began; `None` from an older agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -194,6 +194,13 @@ pub async fn by_key(tx: &mut Tx, key_sha256: &str) -> Result<Option<NodeRow>, St
     select_one(tx, "nodes.by_key", "WHERE key_sha256 = $1 AND deleted_at IS NULL", [key_sha256.into()]).await
 }
 
+/// Whether a node has this key, or had it until it was removed.
+pub async fn had_key(tx: &mut Tx, key_sha256: &str) -> Result<bool, StoreError> {
+    let row: Option<NodeRow> =
+        select_one(tx, "nodes.had_key", "WHERE key_sha256 = $1 LIMIT 1", [key_sha256.into()]).await?;
+    Ok(row.is_some())
+}
+
 /// The node with this key that was declared dead, whether it was removed since or not.
 pub async fn fenced_by_key(tx: &mut Tx, key_sha256: &str) -> Result<Option<NodeRow>, StoreError> {
     let rest = "WHERE key_sha256 = $1 AND fenced_at IS NOT NULL ORDER BY seq DESC LIMIT 1";

@@ -11,7 +11,7 @@ use std::{
 
 use muster_api::{
     ErrorCode,
-    node_protocol::{Incarnation, Offer},
+    node_protocol::{Offer, RunStart},
 };
 use muster_pool::PoolClient;
 use storage_core::{
@@ -30,6 +30,7 @@ use super::{
     Agent, AgentError,
     loops::{Loops, Standing},
     unexplained::Strays,
+    unlisted::Unlisted,
 };
 use crate::{
     check::{self, DataLock},
@@ -104,10 +105,14 @@ impl Agent {
             .load(&identity.ca, identity.joined.cluster)
             .unwrap_or_else(|| Known::nothing(identity.joined.incarnation));
         let fenced = fenced::load(data_dir);
+        let unlisted = Unlisted::default();
         // Before anything of the disks is touched. An agent whose node was declared dead asks nobody any more.
         let registered = match fenced {
             Some(_) => false,
-            None => register(controller.as_ref(), &run, known.desired.incarnation, &advertise).await?,
+            None => {
+                let start = run.start(known.desired.incarnation, &advertise);
+                register(controller.as_ref(), &run, &start, &unlisted, (&identity, &config, offer)).await?
+            }
         };
         let space = Space::of(data_dir).map_err(|e| data_dir_error("ask for the space of", data_dir, e))?;
         let disk = Arc::new(DataDisk::new(data_dir.clone(), config.reserves(space.total_bytes)));
@@ -172,6 +177,7 @@ impl Agent {
             run,
             registered: AtomicBool::new(registered),
             superseded: watch::Sender::new(None),
+            unlisted,
             standing: watch::Sender::new(standing),
         });
         Ok(Self { loops, lock, listener, metrics: None })
@@ -239,13 +245,14 @@ async fn join(config: Config) -> Result<Joined, AgentError> {
 async fn register(
     controller: &dyn ControllerClient,
     run: &Run,
-    incarnation: Incarnation,
-    advertise: &str,
+    start: &RunStart,
+    unlisted: &Unlisted,
+    (identity, config, offer): (&NodeIdentity, &Config, Offer),
 ) -> Result<bool, AgentError> {
     let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(2));
     let give_up = Instant::now() + REGISTER_WAIT;
     loop {
-        match controller.start_run(run.start(incarnation, advertise)).await {
+        match controller.start_run(start.clone()).await {
             Ok(()) => {
                 note_accepted(run);
                 return Ok(true);
@@ -253,6 +260,7 @@ async fn register(
             Err(ControllerError::Refused(problem)) if problem.code == ErrorCode::Superseded => {
                 return Err(AgentError::Superseded(problem.detail));
             }
+            Err(error) if unlisted.heed(&error, identity, config, (&start.advertise, offer)).await => {}
             Err(error) if run.may_begin_alone() && Instant::now() >= give_up => {
                 warn!(%error, "the controller cannot be asked whether this agent may work; it begins with what it knows");
                 return Ok(false);

@@ -53,10 +53,7 @@ impl Loops {
                 // A restored database may not know this run yet: asked once more before the guests are stopped.
                 self.register().await;
             }
-            Ok(Err(error)) => {
-                self.heed(&error);
-                self.lost(&error.to_string());
-            }
+            Ok(Err(error)) => self.refused(&error).await,
             Err(_elapsed) => self.lost("it did not answer a heartbeat in time"),
         }
     }
@@ -73,16 +70,24 @@ impl Loops {
             Ok(Err(ControllerError::Refused(problem))) if problem.code == ErrorCode::Superseded => {
                 self.superseded.send_replace(Some(problem.detail));
             }
-            Ok(Err(error)) => {
-                self.heed(&error);
-                self.lost(&error.to_string());
-            }
+            Ok(Err(error)) => self.refused(&error).await,
             Err(_elapsed) => self.lost("it did not answer the registration of this agent in time"),
         }
         false
     }
 
+    /// A call of this node was refused, or not answered.
+    async fn refused(&self, error: &ControllerError) {
+        self.heed(error);
+        self.lost(&error.to_string());
+        if self.unlisted.heed(error, &self.identity, &self.config, (&self.advertise, self.offer)).await {
+            // The row of the node is new, and knows no run.
+            self.registered.store(false, Ordering::Release);
+        }
+    }
+
     fn answered(&self, answer: &HeartbeatAnswer) {
+        self.unlisted.listed();
         let now = Contact { connected: true, last_answer_at: Some(clock::now()) };
         if !std::mem::replace(&mut *lock(&self.contact), now).connected {
             info!("the controller answers");
@@ -127,12 +132,12 @@ impl Loops {
             protocol: NODE_PROTOCOL,
             incarnation: self.known.latest().desired.incarnation,
             membership_epoch: self.membership_epoch(),
+            membership_record: self.membership_record(),
             advertise: self.advertise.clone(),
             offer: self.offer,
             pool: self.pool_use(),
             conditions: self.conditions(),
             runtimes: self.host.runtimes(),
-            membership_record: self.membership_record(),
             hypervisor: self.host.hypervisor(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             traffic: Some(self.moved()),

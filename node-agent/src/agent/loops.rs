@@ -16,7 +16,7 @@ use muster_pool::{PoolClient, membership::digest};
 use storage_core::{lock, store::ChunkStore as _};
 use tokio::sync::{Notify, watch};
 
-use super::unexplained::Strays;
+use super::{unexplained::Strays, unlisted::Unlisted};
 use crate::{
     check::{self, Seen},
     config::Config,
@@ -89,6 +89,8 @@ pub(super) struct Loops {
     pub(super) registered: AtomicBool,
     /// Set once the controller says that another process acts as this node: what it said.
     pub(super) superseded: watch::Sender<Option<String>>,
+    /// What the controller says while its database does not know this node.
+    pub(super) unlisted: Unlisted,
     /// Whether the controller still lists this node.
     pub(super) standing: watch::Sender<Standing>,
 }
@@ -254,3 +256,4 @@ impl Loops {
         }
     }
 }
+            unlisted: self.unlisted.told(),

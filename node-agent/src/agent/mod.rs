@@ -29,6 +29,7 @@ mod loops;
 mod run;
 mod salvage;
 mod unexplained;
+mod unlisted;
 mod upkeep;
 mod work;
 

@@ -260,10 +260,30 @@ impl Ca {
     pub fn check_issued(&self, identity: &Identity) -> Result<(), TlsError> {
         let pair = identity.current.load();
         let own = pair.end_entity_cert().map_err(unusable)?;
+        self.check_certificate(own, &pair.cert[1..])
+    }
+
+    fn check_certificate(&self, own: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<(), TlsError> {
         let last_moment = u64::try_from(Validity::of(own)?.not_after_s).unwrap_or_default();
         let last_moment = UnixTime::since_unix_epoch(Duration::from_secs(last_moment));
-        let verified = self.verifier()?.verify_client_cert(own, &pair.cert[1..], last_moment);
+        let verified = self.verifier()?.verify_client_cert(own, others, last_moment);
         verified.map(drop).map_err(|source| TlsError::Refused { what: "certificate with that of the CA", source })
+    }
+
+    /// Checks that this CA made the certificate (PEM) for the node of this name in the cluster. It may have expired. Returns the
+    /// SHA-256 of its key, hex.
+    ///
+    /// # Errors
+    /// [`TlsError`] when it did not, or made it for somebody else.
+    pub fn check_node(&self, certificate_pem: &str, name: &str) -> Result<String, TlsError> {
+        let chain = certificates("certificate", certificate_pem)?;
+        let own = chain.first().ok_or(TlsError::Empty("certificate"))?;
+        self.check_certificate(own, &[])?;
+        let name = ServerName::try_from(name).map_err(|e| TlsError::Certificate(e.to_string()))?;
+        let parsed = ParsedCertificate::try_from(own).map_err(unusable)?;
+        rustls::client::verify_server_name(&parsed, &name)
+            .map_err(|source| TlsError::Refused { what: "certificate with the id of the node", source })?;
+        fingerprint(own)
     }
 
     /// Verifies certificates of clients.

@@ -1,11 +1,17 @@
 //! A node joins, is known by its key, and renews its certificate.
+//!
+//! A node that joined after the copy of a restored database is not known. Its calls are refused as `unlisted`. With a join token
+//! it joins again as the node that it was: its certificate, which this CA signed for its id, and its key prove that. So its
+//! guests, its disks and its share of the pool are what they were.
 
 use muster_api::{
     ErrorCode, Labels, NodeId, Timestamp,
     node::{NodeState, PoolUse},
-    node_protocol::{JoinAnswer, JoinRequest, RenewAnswer, RenewRequest},
+    node_protocol::{FormerNode, JoinAnswer, JoinRequest, RenewAnswer, RenewRequest},
     token::{JoinToken, Role},
 };
+
+use muster_pool::transport::node_tls_name;
 
 use super::{
     super::{App, AppError, authentication::matches_secret},
@@ -34,7 +40,9 @@ impl App {
         let token = self.read_join_token(bearer)?;
         check_protocol(wanted.protocol)?;
         check_address(&wanted.advertise, "/advertise")?;
-        let (id, of) = (NodeId::generate(), self.incarnation());
+        let was = wanted.was.as_ref().map(|was| self.check_former(was)).transpose()?;
+        let of = self.incarnation();
+        let id = was.as_ref().map_or_else(NodeId::generate, |(id, _)| *id);
         let (row, certificate_pem) = self
             .store
             .run_tx("nodes.join", async |tx| {
@@ -42,6 +50,9 @@ impl App {
                 let known = nodes::by_store(tx, wanted.store).await?;
                 let id = known.as_ref().map_or(id, |row| row.id);
                 let (certificate, key_sha256) = self.sign(&wanted.csr_pem, id, tx.now())?;
+                if was.as_ref().is_some_and(|(_, key)| *key != key_sha256) {
+                    return Err(AppError::Forbidden("the certificate that was sent is not of this key".to_owned()));
+                }
                 if let Some(row) = known {
                     if row.fenced_at.is_some() {
                         return Err(fenced(&row));
@@ -58,6 +69,9 @@ impl App {
                         ),
                     ));
                 }
+                if was.is_some() && nodes::load(tx, id).await?.is_some() {
+                    return Err(AppError::Forbidden(format!("node {id} is known, with another store or key")));
+                }
                 if !tokens::take_use(tx, token.id).await? {
                     return Err(AppError::Unauthenticated("the join token is used up".to_owned()));
                 }
@@ -66,7 +80,7 @@ impl App {
             })
             .await?;
         self.follow_membership().await?;
-        if row.id == id {
+        if row.id == id && was.is_none() {
             // It holds nothing yet, so the sweep need not wait for its first report.
             self.sweep.note_report(id, of);
         }
@@ -97,6 +111,13 @@ impl App {
             return Err(AppError::Unauthenticated(JOIN_TOKEN_REFUSED.to_owned()));
         }
         Ok(token)
+    }
+
+    /// The id and the key of a node that says that it was in this cluster.
+    fn check_former(&self, was: &FormerNode) -> Result<(NodeId, String), AppError> {
+        let key = self.trusted_ca.check_node(&was.certificate_pem, &node_tls_name(was.node));
+        let refused = |error| AppError::Forbidden(format!("it was not node {} of this cluster: {error}", was.node));
+        Ok((was.node, key.map_err(refused)?))
     }
 
     /// Signs a certificate for the node. Returns it as PEM, with the SHA-256 of its public key in hex.
@@ -173,15 +194,18 @@ impl App {
         let row = self
             .store
             // Every call of a node begins with it, and a heartbeat must not wait for other work.
-            .read_for_heartbeat("nodes.by_key", async |tx| match nodes::fenced_by_key(tx, key_sha256).await? {
-                Some(row) => Err(fenced(&row)),
-                None => Ok(nodes::by_key(tx, key_sha256).await?),
+            .read_for_heartbeat("nodes.by_key", async |tx| {
+                if let Some(row) = nodes::fenced_by_key(tx, key_sha256).await? {
+                    return Err(fenced(&row));
+                }
+                match nodes::by_key(tx, key_sha256).await? {
+                    Some(row) => Ok(row),
+                    None if nodes::had_key(tx, key_sha256).await? => Err(not_a_node()),
+                    None => Err(unlisted()),
+                }
             })
             .await?;
-        match row {
-            Some(row) => Ok((NodeCaller { id: row.id, name: row.name.clone(), expired }, row)),
-            None => Err(not_a_node()),
-        }
+        Ok((NodeCaller { id: row.id, name: row.name.clone(), expired }, row))
     }
 
     /// Makes a new certificate for the same key.
@@ -196,11 +220,17 @@ impl App {
     }
 }
 
-/// The refusal of a call whose key no node of the cluster has.
+/// The refusal of a call of a node that was removed.
 pub(super) fn not_a_node() -> AppError {
-    AppError::Unauthenticated(
-        "this key belongs to no node of this cluster: the node was removed or never joined".to_owned(),
-    )
+    AppError::Unauthenticated("this key belongs to no node of this cluster any more: the node was removed".to_owned())
+}
+
+/// The refusal of a call with a certificate of this CA whose key the database never had.
+fn unlisted() -> AppError {
+    let detail = "the controller's database does not know this node: it was replaced by a copy from before the node joined. \
+        Nothing of the node is deleted. Make a join token (`muster token create --role node`) and give it to the node's agent, \
+        which keeps its data folder: it becomes the same node again";
+    AppError::code(ErrorCode::Unlisted, detail)
 }
 
 async fn check_join_token(tx: &mut Tx, token: &JoinToken) -> Result<(), AppError> {

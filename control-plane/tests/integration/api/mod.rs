@@ -11,6 +11,7 @@ mod nodes;
 mod openapi;
 mod operations;
 mod repository;
+mod restored;
 mod sessions;
 mod shapes;
 mod world;

@@ -105,7 +105,7 @@ async fn the_node_door_identifies_nodes_by_their_key() {
     let agent = world.agent("a").await;
     world.node_call(None, "POST", "/node/v1/heartbeat", "{}").await.refused(401, "unauthenticated");
     let stranger = muster_pool::tls::PeerCaller { key_sha256: "ab".repeat(32), expired: false };
-    world.node_call(Some(&stranger), "GET", "/node/v1/desired", "").await.refused(401, "unauthenticated");
+    world.node_call(Some(&stranger), "GET", "/node/v1/desired", "").await.refused(401, "unlisted");
     // With an expired certificate only renewing works.
     let old = muster_pool::tls::PeerCaller { expired: true, ..agent.caller.clone().expect("a key") };
     world.node_call(Some(&old), "GET", "/node/v1/desired", "").await.refused(401, "unauthenticated");

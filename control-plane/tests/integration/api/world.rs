@@ -113,6 +113,7 @@ impl Agent {
             offer: Offer { cpus: 4, memory_bytes: 1 << 30 },
             runtimes: vec![Runtime::None],
             agent_version: "0.1.0".to_owned(),
+            was: None,
         }
     }
 
@@ -125,8 +126,8 @@ impl Agent {
             protocol: NODE_PROTOCOL,
             incarnation: self.joined.as_ref().expect("joined").incarnation,
             membership_epoch: 1,
-            advertise: "127.0.0.1:7500".to_owned(),
             membership_record: None,
+            advertise: "127.0.0.1:7500".to_owned(),
             offer: Offer { cpus: 4, memory_bytes: 1 << 30 },
             pool: PoolUse { limit_bytes: 10 << 30, ..PoolUse::default() },
             conditions: Vec::new(),

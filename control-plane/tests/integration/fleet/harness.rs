@@ -346,6 +346,7 @@ impl World {
             offer,
             runtimes: vec![Runtime::Libvirt, Runtime::None],
             agent_version: "0.1.0".to_owned(),
+            was: None,
         };
         let body = serde_json::to_value(&wanted).unwrap();
         let reply = self.call_as(&token, "POST", "/node/v1/join", body, &[]).await.expect(200);
@@ -581,8 +582,8 @@ impl Agent {
             protocol: NODE_PROTOCOL,
             incarnation: *self.incarnation.lock().unwrap(),
             membership_epoch: 0,
-            advertise: self.advertise.clone(),
             membership_record: None,
+            advertise: self.advertise.clone(),
             offer: self.offer,
             pool: PoolUse { limit_bytes: 1 << 40, ..PoolUse::default() },
             conditions: silent.then(condition).into_iter().collect(),
