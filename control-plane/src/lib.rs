@@ -237,6 +237,7 @@ async fn assemble(
         lost: app::lost_objects::LostObjects::default(),
         newest_record: std::sync::Mutex::default(),
         oldest_open_epoch: std::sync::atomic::AtomicU64::new(0),
+        old_versions: std::sync::Mutex::default(),
         loops: Statuses::default(),
         incarnation: std::sync::Mutex::new(cluster.incarnation),
         heartbeats: app::heartbeats::Heartbeats::default(),

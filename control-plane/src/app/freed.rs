@@ -2,7 +2,7 @@
 //!
 //! The answer counts objects that only what goes reaches, one copy of each as stored, as `stored_bytes` does. For a tenant what
 //! other projects have stored does not change it, because it would tell something about them (I12): bytes that another project
-//! has as well count as freed. An operator sees what really comes back. The bytes come back within the next rounds of the
+//! has as well count as freed. Nor is a row of theirs read for it, so it takes no longer because of them. An operator sees what really comes back. The bytes come back within the next rounds of the
 //! sweep. What a disk holds beyond its version lies on its node and is not counted.
 
 use std::{
@@ -66,6 +66,8 @@ impl App {
     /// The bytes that would come back; not known if that cannot be found out in time. `project` is the one that owns it.
     pub(super) async fn freed(&self, caller: &Caller, project: &str, going: Going) -> Result<Freed, AppError> {
         let deadline = Instant::now() + FREED_WITHIN;
+        // Like every walk, so that nobody keeps the others from theirs (I11).
+        let Ok(_slot) = self.walks.take(project) else { return Ok(Freed { freed_bytes: None }) };
         let project = (!caller.is_operator()).then_some(project);
         let parted = self.store.read("freed.part", async |tx| part(tx, project, going).await);
         let Ok(parted) = tokio::time::timeout_at(deadline, parted).await else {

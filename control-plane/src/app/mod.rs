@@ -97,7 +97,7 @@ use crate::{
     ca::Authority,
     clock::Clock,
     config::Config,
-    store::{Store, sessions::SessionRow, tokens::TokenRow},
+    store::{Store, old_versions::OldVersions, sessions::SessionRow, tokens::TokenRow},
     wake::Statuses,
 };
 
@@ -155,6 +155,8 @@ pub struct Inner {
     pub oldest_open_epoch: AtomicU64,
     /// Objects that nobody has, and the versions that need them.
     pub lost: lost_objects::LostObjects,
+    /// How far rows of deleted versions were looked through.
+    pub old_versions: Mutex<OldVersions>,
     /// How the reconcile loops fare.
     pub loops: Statuses,
     /// The newest heartbeat of each node.

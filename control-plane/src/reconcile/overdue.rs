@@ -65,7 +65,7 @@ pub async fn pass(app: &App) -> anyhow::Result<Counts> {
         end(app, &overdue).await?;
     }
     app.note_used_sessions().await?;
-    let forgotten = usize::try_from(app.forget_old().await?)?;
+    let forgotten = usize::try_from(app.forget_old().await? + app.forget_old_versions().await?)?;
     Ok(Counts { seen: overdue.unfinished, acted: ended + forgotten })
 }
 

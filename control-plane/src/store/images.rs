@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use muster_api::{ImageId, Labels, etag, firmware::Firmware, image::Image};
+use muster_api::{ImageId, Labels, Timestamp, etag, firmware::Firmware, image::Image};
 use sqlx::any::AnyRow;
 
 use super::{
@@ -193,4 +193,12 @@ impl Row for ImageRow {
             seq: column::read(row, "seq")?,
         })
     }
+}
+
+const FORGET: &str = "-- images.forget
+DELETE FROM images WHERE deleted_at < $1 AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.image = images.id)";
+
+/// Drops images that were deleted before and of which no version is left. Returns how many.
+pub async fn forget(tx: &mut Tx, before: Timestamp) -> Result<u64, StoreError> {
+    Ok(sqlx::query(FORGET).bind(before.micros()).execute(tx.conn()).await?.rows_affected())
 }

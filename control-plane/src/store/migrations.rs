@@ -58,6 +58,8 @@ migrations! {
     32 "0032_protection",
     33 "0033_restore",
     35 "0035_drain",
+    36 "0036_tenants",
+    37 "0037_old_versions",
 }
 
 const CREATE: &str = "-- migrations.create

@@ -46,6 +46,7 @@ mod migrations;
 pub mod networks;
 pub mod nics;
 pub mod nodes;
+pub mod old_versions;
 pub mod operations;
 pub mod pool_settings;
 mod position;

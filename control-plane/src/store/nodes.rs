@@ -349,13 +349,6 @@ pub async fn flush(
     Ok(())
 }
 
-const MEMBERSHIP: &str = "-- memberships.newest
-SELECT epoch, record, signature FROM memberships ORDER BY epoch DESC LIMIT 1";
-
-/// The newest membership record and its epoch.
-pub async fn membership(tx: &mut Tx) -> Result<Option<(u64, SignedMembership)>, StoreError> {
-    let Some(row) = sqlx::query(MEMBERSHIP).fetch_optional(tx.conn()).await? else { return Ok(None) };
-    let signed =
 const DOUBT_DRAINS: &str = "-- nodes.doubt_drains
 UPDATE nodes SET drained_at = NULL, updated_at = $1, revision = revision + 1
 WHERE drained_at IS NOT NULL AND deleted_at IS NULL";
@@ -367,17 +360,17 @@ pub async fn doubt_drains(tx: &mut Tx) -> Result<(), StoreError> {
     Ok(())
 }
 
+const MEMBERSHIP: &str = "-- memberships.newest
+SELECT epoch, record, signature FROM memberships ORDER BY epoch DESC LIMIT 1";
+
+/// The newest membership record and its epoch.
+pub async fn membership(tx: &mut Tx) -> Result<Option<(u64, SignedMembership)>, StoreError> {
+    let Some(row) = sqlx::query(MEMBERSHIP).fetch_optional(tx.conn()).await? else { return Ok(None) };
+    let signed =
         SignedMembership { record: column::read(&row, "record")?, signature: column::read(&row, "signature")? };
     Ok(Some((column::read(&row, "epoch")?, signed)))
 }
 
-const INSERT_MEMBERSHIP: &str = "-- memberships.insert
-INSERT INTO memberships (epoch, record, signature, created_at) VALUES ($1, $2, $3, $4)";
-
-/// Stores the signed record of a new membership epoch. Older records stay.
-pub async fn insert_membership(tx: &mut Tx, epoch: u64, signed: &SignedMembership) -> Result<(), StoreError> {
-    let now = tx.now().micros();
-    sqlx::query(INSERT_MEMBERSHIP)
 const NEWEST_EPOCH: &str = "-- memberships.newest_epoch
 SELECT MAX(epoch) AS epoch FROM memberships";
 
@@ -387,6 +380,13 @@ pub async fn newest_epoch(tx: &mut Tx) -> Result<u64, StoreError> {
     Ok(epoch.unwrap_or(0))
 }
 
+const INSERT_MEMBERSHIP: &str = "-- memberships.insert
+INSERT INTO memberships (epoch, record, signature, created_at) VALUES ($1, $2, $3, $4)";
+
+/// Stores the signed record of a new membership epoch. Older records stay.
+pub async fn insert_membership(tx: &mut Tx, epoch: u64, signed: &SignedMembership) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    sqlx::query(INSERT_MEMBERSHIP)
         .bind(column::int(epoch))
         .bind(&signed.record)
         .bind(&signed.signature)
@@ -403,6 +403,14 @@ UPDATE memberships SET closed_at = $2 WHERE epoch < $1 AND closed_at IS NULL";
 pub async fn close_memberships_before(tx: &mut Tx, epoch: u64) -> Result<u64, StoreError> {
     let now = tx.now().micros();
     Ok(sqlx::query(CLOSE).bind(column::int(epoch)).bind(now).execute(tx.conn()).await?.rows_affected())
+}
+
+const FORGET_CLOSED: &str = "-- memberships.forget_closed
+DELETE FROM memberships WHERE closed_at < $1";
+
+/// Drops the records of epochs that were closed before. Returns how many.
+pub async fn forget_closed_memberships(tx: &mut Tx, before: Timestamp) -> Result<u64, StoreError> {
+    Ok(sqlx::query(FORGET_CLOSED).bind(before.micros()).execute(tx.conn()).await?.rows_affected())
 }
 
 const OPEN: &str = "-- memberships.open

@@ -119,8 +119,8 @@ async fn of(tx: &mut Tx, ids: &[VersionId]) -> Result<BTreeMap<VersionId, Object
 const DESCRIPTORS: &str = "-- roots.descriptors
 SELECT DISTINCT root, descriptor FROM versions WHERE root";
 
-/// The descriptors with these names. Rows of versions are never removed and never change what they consist of, so this need
-/// not be the transaction that listed them.
+/// The descriptors with these names. Rows of versions never change what they consist of, so this need not be the transaction that
+/// listed them. One that was needed then, and is dropped since, is missing: then the roots are listed again.
 pub async fn descriptors(tx: &mut Tx, names: &[ObjectName]) -> Result<Vec<Descriptor>, StoreError> {
     let rows = bulk::select_in(tx, DESCRIPTORS, names, "").await?;
     let bad = |why: String| StoreError::BadRow { column: "versions.descriptor".to_owned(), why };

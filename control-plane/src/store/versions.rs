@@ -1,8 +1,8 @@
 //! Versions: the numbers of images, and what commits made of the disks of instances. A row changes only its labels, the
 //! names copied into it, and its end (I5).
 //!
-//! The row of a deleted version stays, because disks that began with it, and readers under way, still read it, and
-//! `?deleted=true` shows it for 24 hours. The sweep finds in these rows what they still need.
+//! The row of a deleted version stays for a week, and longer while disks that began with it, or others, still need it
+//! (`old_versions.rs`). `?deleted=true` shows it for 24 hours. The sweep finds in these rows what they still need.
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -18,6 +18,7 @@ mod instances;
 mod lost;
 mod networks;
 mod node_loss;
+mod old_versions;
 mod on_postgres;
 mod protection;
 mod restart;
