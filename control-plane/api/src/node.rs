@@ -64,6 +64,11 @@ pub struct PoolUse {
     pub free_bytes: u64,
     /// Bytes of the cache of clean chunks, which is beside the pool.
     pub cache_bytes: u64,
+    /// Bytes of further objects that it takes: up to its limit, and as long as `keep_free` and `mirror_reserve` stay free, its cache
+    /// giving way. `null` from an older agent.
+    #[serde(default)]
+    #[schema(required)]
+    pub takes_bytes: Option<u64>,
     /// Number of objects that it lost and that were neither stored again nor acknowledged.
     #[serde(default)]
     #[schema(required)]

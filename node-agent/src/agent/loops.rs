@@ -164,23 +164,28 @@ impl Loops {
         self.known.latest().membership.as_ref().map_or(0, |m| m.epoch)
     }
 
-    pub(super) fn pool_use(&self) -> PoolUse {
-        let usage = self.share.usage();
     /// Tells that record from every other one; none before the first.
     pub(super) fn membership_record(&self) -> Option<String> {
         let known = self.known.borrow();
         known.membership.as_ref().map(|_| digest(&known.desired.membership))
     }
 
+    pub(super) fn pool_use(&self) -> PoolUse {
+        let usage = self.share.usage();
         // A file system that cannot be asked shows as full. The next heartbeat asks again.
-        let (_, space) = self.disk.room();
+        let (room, space) = self.disk.room();
         let lost = self.share.losses().lost();
+        let cache_bytes = self.host.cache_bytes();
+        let above = (space.free_bytes + cache_bytes).saturating_sub(self.disk.reserves().objects_bytes());
+        let below = self.pool_limit_bytes.saturating_sub(usage.disk_bytes);
+        let is_closed = room >= Room::NoObjects || self.disk.failure().is_some();
         PoolUse {
             limit_bytes: self.pool_limit_bytes,
             used_bytes: usage.bytes,
             objects: usage.objects,
             free_bytes: space.free_bytes,
-            cache_bytes: self.host.cache_bytes(),
+            cache_bytes,
+            takes_bytes: Some(if is_closed { 0 } else { above.min(below) }),
             lost_objects: lost.objects,
             lost_bytes: lost.bytes,
         }
@@ -251,9 +256,9 @@ impl Loops {
             scrub: self.scrubber.progress(),
             sweep: self.sweeper.status(),
             conditions: self.conditions(),
+            unlisted: self.unlisted.told(),
             fenced: self.fenced().map(|fenced| (*fenced).clone()),
             instances: self.passed.latest().instances.to_vec(),
         }
     }
 }
-            unlisted: self.unlisted.told(),

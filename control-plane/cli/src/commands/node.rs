@@ -282,6 +282,7 @@ fn details(ctx: &Ctx, node: &Node, traffic: Option<&Traffic>) -> String {
         ("scrub", node.scrub.as_ref().map_or_else(|| "-".to_owned(), scrub)),
         ("cache", units::bytes(pool.cache_bytes)),
         ("disk free", units::bytes(pool.free_bytes)),
+        ("pool takes", pool.takes_bytes.map_or_else(|| "-".to_owned(), units::bytes)),
         ("last minute", format!("{fetched} fetched, {served} served, {read} read, {written} written")),
         ("runs on", optional(node.hypervisor.as_ref())),
         ("guests", node.features.join(", ")),

@@ -142,49 +142,64 @@ impl App {
 
     /// Refuses a drain after which too few nodes would be left, or too little room for all copies.
     async fn check_others(&self, tx: &mut Tx, row: &NodeRow, held: ObjectAmount) -> Result<(), AppError> {
-        let mut others = nodes::listed(tx).await?;
+        let all = nodes::listed(tx).await?;
         // What other nodes that are drained still have needs room, too.
         let draining =
             |other: &&NodeRow| other.id != row.id && other.draining_at.is_some() && other.drained_at.is_none();
         let leaving =
-            others.iter().filter(draining).map(|other| self.objects_on(other).bytes).fold(0, u64::saturating_add);
-        others.retain(|other| {
-            let has_room = |condition: &Condition| {
-                let kinds = [ConditionKind::DiskFull, ConditionKind::NodeFull, ConditionKind::DiskFailed];
-                !kinds.contains(&condition.kind)
-            };
-            let takes = other.accepting
-                && other.fenced_at.is_none()
-                && other.state == NodeState::Ready
-                && other.conditions.iter().all(has_room);
-            other.id != row.id && takes
-        });
-        let room = |other: &NodeRow| {
-            let pool = self.heartbeats.last(other.id).map_or(other.pool, |(_, beat)| beat.pool);
-            pool.limit_bytes.saturating_sub(pool.used_bytes).min(pool.free_bytes)
+            all.iter().filter(draining).map(|other| self.objects_on(other).bytes).fold(0, u64::saturating_add);
+        let stays = |other: &&NodeRow| {
+            other.id != row.id && other.accepting && other.fenced_at.is_none() && other.state == NodeState::Ready
         };
-        let rooms: Vec<u64> = others.iter().map(room).filter(|room| *room > 0).collect();
+        let others: Vec<(&str, Share)> =
+            all.iter().filter(stays).map(|other| (other.name.as_str(), self.share_of(other))).collect();
         let copies = self.min_copies(tx).await?;
-        if rooms.len() < usize_from(copies.into()) {
+        let with_room = others.iter().filter(|(_, share)| share.takes > 0).count();
+        if with_room < usize_from(copies.into()) {
             let detail = format!(
-                "{copies} copies of each object are wanted, and without node '{}' only {} nodes that are ready would have \
-                 room for any: add nodes, or want fewer copies (`muster pool set --min-copies N`)",
-                row.name,
-                rooms.len()
+                "{copies} copies of each object are wanted, and without node '{}' only {with_room} nodes that are ready would \
+                 have room for any: add nodes, or want fewer copies (`muster pool set --min-copies N`)",
+                row.name
             );
             return Err(refused("too_few_nodes", detail));
         }
-        let room = rooms.iter().copied().fold(0, u64::saturating_add);
-        let room = room.saturating_sub(leaving);
-        if room < held.bytes {
+        let shares: Vec<Share> = others.iter().map(|(_, share)| *share).collect();
+        let homeless = homeless(&shares, held.bytes.saturating_add(leaving), copies);
+        if homeless > 0 {
+            let takes: Vec<String> = others
+                .iter()
+                .take(NAMES_MAX)
+                .map(|(name, share)| format!("'{name}' has {} and takes {} more", share.has, share.takes))
+                .collect();
+            let also =
+                if leaving > 0 { format!(" and other nodes that are drained have {leaving}") } else { String::new() };
             let detail = format!(
-                "node '{}' has {} bytes of objects, and the other nodes have room for {room}: add nodes, or delete what is \
-                 not needed",
-                row.name, held.bytes
+                "node '{}' has {} bytes of objects{also}, and with {copies} copies of each on different nodes {homeless} of them \
+                 have no place: {}. Add nodes, give them more room (pool_size, mirror_reserve, keep_free), or delete what is not \
+                 needed",
+                row.name,
+                held.bytes,
+                takes.join(", ")
             );
             return Err(refused("too_little_room", detail));
         }
         Ok(())
+    }
+
+    /// What a node has of the pool and still takes, as it last said.
+    fn share_of(&self, row: &NodeRow) -> Share {
+        let (pool, conditions) = match self.heartbeats.last(row.id) {
+            Some((_, beat)) => (beat.pool, beat.conditions),
+            None => (row.pool, row.conditions.clone()),
+        };
+        let is_closed = |condition: &Condition| {
+            let kinds = [ConditionKind::DiskFull, ConditionKind::NodeFull, ConditionKind::DiskFailed];
+            kinds.contains(&condition.kind)
+        };
+        // What an older agent keeps free is not known.
+        let at_most = || pool.limit_bytes.saturating_sub(pool.used_bytes).min(pool.free_bytes);
+        let takes = pool.takes_bytes.unwrap_or_else(at_most);
+        Share { has: pool.used_bytes, takes: if conditions.iter().any(is_closed) { 0 } else { takes } }
     }
 
     /// How far the drain of a node is; none while it is not drained.
@@ -223,21 +238,6 @@ pub(crate) fn repair_ends_at(now: Timestamp, repair: &Repair) -> Option<Timestam
     if all { compared.max(sent) } else { None }
 }
 
-fn refused(reason: &str, detail: String) -> AppError {
-    Problem::new(ErrorCode::WrongState, detail).with("state", "ready").with("reason", reason).into()
-}
-
-/// A node that is dead or away hands nothing over.
-fn check_state(row: &NodeRow) -> Result<(), AppError> {
-    let state = row.shown_state();
-    if row.state == NodeState::Ready {
-        if !disk_failed(&row.conditions) {
-            return Ok(());
-        }
-        let detail = format!(
-            "the disk of node '{}' failed, so it cannot hand its objects over: replace the disk, then declare the node dead \
-             (`muster node rm {} --dead`)",
-            row.name, row.name
 /// A node's share of the pool, stored bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Share {
@@ -260,6 +260,21 @@ pub(crate) fn says_empty(beat: &Heartbeat, epoch: u64) -> bool {
     beat.repair.is_some_and(|repair| repair.is_empty && repair.membership_epoch == epoch)
 }
 
+fn refused(reason: &str, detail: String) -> AppError {
+    Problem::new(ErrorCode::WrongState, detail).with("state", "ready").with("reason", reason).into()
+}
+
+/// A node that is dead or away hands nothing over.
+fn check_state(row: &NodeRow) -> Result<(), AppError> {
+    let state = row.shown_state();
+    if row.state == NodeState::Ready {
+        if !disk_failed(&row.conditions) {
+            return Ok(());
+        }
+        let detail = format!(
+            "the disk of node '{}' failed, so it cannot hand its objects over: replace the disk, then declare the node dead \
+             (`muster node rm {} --dead`)",
+            row.name, row.name
         );
         return Err(refused("disk_failed", detail));
     }
@@ -294,4 +309,28 @@ pub(super) async fn refuse_instances(tx: &mut Tx, row: &NodeRow) -> Result<(), A
         row.name
     );
     Err(Problem::new(ErrorCode::InUse, detail).with("used_by", json!({ "instances": u64_from(on_it.len()) })).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn homeless_of(shares: &[(u64, u64)], leaving: u64, copies: u32) -> u64 {
+        let shares: Vec<Share> = shares.iter().map(|(has, takes)| Share { has: *has, takes: *takes }).collect();
+        homeless(&shares, leaving, copies)
+    }
+
+    #[test]
+    fn what_leaves_needs_room_on_different_nodes() {
+        assert_eq!(homeless_of(&[(50, 25), (50, 25)], 50, 2), 0);
+        // The room of one node is of no use for the copy that has to be on the other one.
+        assert_eq!(homeless_of(&[(50, 1000), (50, 5)], 50, 2), 20);
+        assert_eq!(homeless_of(&[(50, 1000), (50, 5), (0, 20)], 50, 2), 0);
+        assert_eq!(homeless_of(&[(50, 20), (50, 20)], 50, 2), 10);
+        assert_eq!(homeless_of(&[(0, 60)], 50, 1), 0);
+        assert_eq!(homeless_of(&[(0, 40)], 50, 1), 10);
+        // One that has more than everything once keeps it until others have taken their part.
+        assert_eq!(homeless_of(&[(100, 0), (20, 40)], 0, 2), 0);
+        assert_eq!(homeless_of(&[], u64::MAX, 2), u64::MAX);
+    }
 }

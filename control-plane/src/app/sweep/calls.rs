@@ -199,6 +199,10 @@ fn together(shares: &[PoolUse]) -> PoolUse {
         objects: sum(|share| share.objects),
         free_bytes: sum(|share| share.free_bytes),
         cache_bytes: sum(|share| share.cache_bytes),
+        takes_bytes: shares
+            .iter()
+            .map(|share| share.takes_bytes)
+            .try_fold(0, |all, one| Some(one?.saturating_add(all))),
         lost_objects: sum(|share| share.lost_objects),
         lost_bytes: sum(|share| share.lost_bytes),
     }

@@ -186,6 +186,20 @@ async fn no_drain_where_too_few_nodes_or_too_little_room_would_be_left() {
     let refused = world.delete("/v1/nodes/a").await.refused(409, "wrong_state");
     assert_eq!(refused["reason"], "too_little_room");
     assert_eq!(owners(&world).len(), 3);
+    // Free space that a node keeps for its guests is no room, and the room of one node is none for the copies of the other.
+    let keeping = |agent: &Agent, takes: u64| {
+        let beat = holding(agent, 50);
+        Heartbeat { pool: PoolUse { takes_bytes: Some(takes), ..beat.pool }, ..beat }
+    };
+    beat(&world, &b, &keeping(&b, 5_000)).await;
+    beat(&world, &c, &keeping(&c, 1 << 40)).await;
+    let refused = world.delete("/v1/nodes/a").await.refused(409, "wrong_state");
+    assert_eq!(refused["reason"], "too_little_room");
+    let detail = refused["detail"].as_str().expect("a detail");
+    assert!(detail.contains("'b' has 50000 and takes 5000 more"), "{detail}");
+    beat(&world, &b, &keeping(&b, 20_000)).await;
+    world.post("/v1/nodes/a/drain", json!({})).await.ok::<Value>(202);
+    world.post("/v1/nodes/a/uncordon", json!({})).await.ok::<Value>(200);
     // Who is away cannot hand over.
     let last = Heartbeat { stopping: true, ..holding(&a, 40) };
     beat(&world, &a, &last).await;
