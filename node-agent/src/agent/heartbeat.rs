@@ -8,7 +8,7 @@ use muster_api::{
     condition::ConditionKind,
     node_protocol::{HEARTBEAT_S, Heartbeat, HeartbeatAnswer, LINKS_MAX, Moved, MovedBetween, NODE_PROTOCOL, Observed},
 };
-use muster_pool::PeerBytes;
+use muster_pool::{PeerBytes, membership::digest};
 use storage_core::{lock, store::ChunkStore as _, units::u64_from};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
@@ -128,11 +128,13 @@ impl Loops {
     }
 
     fn heartbeat(&self) -> Heartbeat {
+        // Epochs are compared within one incarnation, so the two have to belong together.
+        let known = self.known.latest();
         Heartbeat {
             protocol: NODE_PROTOCOL,
-            incarnation: self.known.latest().desired.incarnation,
-            membership_epoch: self.membership_epoch(),
-            membership_record: self.membership_record(),
+            incarnation: known.desired.incarnation,
+            membership_epoch: known.membership.as_ref().map_or(0, |record| record.epoch),
+            membership_record: known.membership.as_ref().map(|_| digest(&known.desired.membership)),
             advertise: self.advertise.clone(),
             offer: self.offer,
             pool: self.pool_use(),

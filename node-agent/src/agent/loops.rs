@@ -12,7 +12,7 @@ use muster_api::{
     node::PoolUse,
     node_protocol::{Desired, Incarnation, InstanceReport, Offer},
 };
-use muster_pool::{PoolClient, membership::digest};
+use muster_pool::PoolClient;
 use storage_core::{lock, store::ChunkStore as _};
 use tokio::sync::{Notify, watch};
 
@@ -162,12 +162,6 @@ impl Loops {
     /// Epoch of the membership record this node works with; 0 before the first.
     pub(super) fn membership_epoch(&self) -> u64 {
         self.known.latest().membership.as_ref().map_or(0, |m| m.epoch)
-    }
-
-    /// Tells that record from every other one; none before the first.
-    pub(super) fn membership_record(&self) -> Option<String> {
-        let known = self.known.borrow();
-        known.membership.as_ref().map(|_| digest(&known.desired.membership))
     }
 
     pub(super) fn pool_use(&self) -> PoolUse {
