@@ -68,7 +68,7 @@ WHERE i.deleted_at IS NULL",
     ),
     kind!(
         "sources",
-        "SELECT p.version, p.id AS deployment FROM deployments p WHERE p.deleted_at IS NULL AND p.version IS NOT NULL",
+        "SELECT p.version, p.id AS deployment FROM deployments p WHERE p.deleted_at IS NULL",
         "p.project",
         SOURCE
     ),
@@ -119,7 +119,10 @@ pub async fn list(
     for kind in &KINDS {
         let Some(rows) = kind.rows(tx, project, limit).await? else { return Ok(None) };
         for row in &rows {
-            all.push((column::read(row, "version")?, (kind.keeper)(row)?));
+            // A snapshot as a source is named by the disks of its members.
+            let version: Option<VersionId> = column::read(row, "version")?;
+            let keeper = (kind.keeper)(row)?;
+            all.extend(version.map(|version| (version, keeper)));
         }
     }
     let Some(rows) = PLANS.rows(tx, project, limit).await? else { return Ok(None) };

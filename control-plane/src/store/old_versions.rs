@@ -58,7 +58,8 @@ SELECT v.id FROM versions v WHERE v.deleted_at IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM restore_disks t WHERE t.version = v.id)
     AND NOT EXISTS (SELECT 1 FROM deployments p WHERE p.version = v.id)
     AND NOT EXISTS (SELECT 1 FROM snapshots s WHERE s.id = v.snapshot)
-    AND NOT EXISTS (SELECT 1 FROM snapshot_members m WHERE m.base = v.id)
+    AND NOT EXISTS (SELECT 1 FROM snapshot_members m JOIN snapshots s ON s.id = m.snapshot
+        WHERE m.base = v.id AND s.state IN ('cutting', 'saving'))
     AND NOT EXISTS (SELECT 1 FROM salvage s WHERE s.state = 'awaited' AND (s.base = v.id OR s.reported_base = v.id))
     AND NOT EXISTS (SELECT 1 FROM readers r WHERE r.version = v.id)
     AND v.id";
