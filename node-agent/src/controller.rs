@@ -23,6 +23,7 @@ use muster_api::{
     },
 };
 use muster_pool::{
+    checksum,
     tls::{Ca, Identity, TlsError},
     transport::{CONTROLLER_TLS_NAME, NameTable, http_client, is_untimely, untimely_http_client},
 };
@@ -162,12 +163,12 @@ impl HttpController {
             let request = http.request(method.clone(), format!("https://{CONTROLLER_TLS_NAME}/node/v1/{path}"));
             with_body(request.timeout(limit).header(RUN_HEADER, self.run.to_string()))
         };
-        let answer = match request(&self.http).send().await {
+        let answer = match checksum::send(request(&self.http)).await {
             Ok(answer) => answer,
             Err(error) => {
                 if TOLD.contains(&path)
                     && is_untimely(&error)
-                    && let Ok(answer) = request(&self.untimely).send().await
+                    && let Ok(answer) = checksum::send(request(&self.untimely)).await
                 {
                     self.note_time(&answer);
                 }
@@ -328,5 +329,7 @@ async fn bytes(mut answer: Response) -> Result<Vec<u8>, ControllerError> {
         }
         body.extend_from_slice(&piece);
     }
+    checksum::check_answer(answer.status(), answer.headers(), &body)
+        .map_err(|e| ControllerError::Unavailable(e.to_string()))?;
     Ok(body)
 }

@@ -27,6 +27,7 @@ use muster_api::{
     token::JoinToken,
 };
 use muster_pool::{
+    checksum,
     tls::{Ca, Identity, TlsError, pinned_client_config},
     transport::node_tls_name,
 };
@@ -333,8 +334,8 @@ async fn ask(
     };
     let unavailable = |e: reqwest::Error| ControllerError::Unavailable(explain(&e));
     let http = builder.build().map_err(unavailable)?;
-    let sent = http.post(format!("{}/node/v1/join", controller.url)).bearer_auth(token).json(request).send().await;
-    let answer = sent.map_err(|e| match refused_certificate(&e) {
+    let request = http.post(format!("{}/node/v1/join", controller.url)).bearer_auth(token).json(request);
+    let answer = checksum::send(request).await.map_err(|e| match refused_certificate(&e) {
         Some(why) => IdentityError::Untrusted { url: controller.url.clone(), expected: ca_sha256.to_owned(), why },
         None => unavailable(e).into(),
     })?;
@@ -457,3 +458,6 @@ pub(crate) fn replace_file(file: &Path, bytes: &[u8]) -> io::Result<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

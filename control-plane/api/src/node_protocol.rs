@@ -24,8 +24,11 @@
 //! | `POST /node/v1/sweep/{round}/done` [`SweepDone`](sweep::SweepDone) | tells what the round gave back on this node |
 //! | `GET /node/v1/repository` [`RepositoryOrder`](repository::RepositoryOrder) | asks for the repository of the pool, when a heartbeat was answered with another revision of it |
 //! | `GET /node/v1/commits/{commit}` -> [`CommitOutcome`] | asks what became of a commit; after its start an agent asks this for each commit it finds |
+//!
+//! Every call states a checksum, and gets one with the answer (`storage-core/pool/src/checksum.rs`).
 
 pub mod boot;
+mod call;
 pub mod network;
 pub mod repository;
 pub mod seed;
@@ -35,6 +38,8 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use storage_core::{ObjectName, membership::SignedMembership};
+
+pub use call::NodeCall;
 
 use crate::{
     ClusterId, CommitId, DeploymentId, DiskId, InstanceId, NodeId, Reason, RunId, SnapshotId, StoreId, Timestamp,

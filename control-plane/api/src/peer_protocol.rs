@@ -10,6 +10,8 @@
 //! | `GET /peer/v1/instances/{instance}/log/after?bytes_max=N&place=P` | -> [`LogPart`]: console output after the place, or without one the last N bytes; only controllers may ask |
 //! | `GET /peer/v1/instances/{instance}/console?kind=K&idle_s=N&…` | a WebSocket, see [`crate::console`]; the rest of the query is as in [`OpenConsole`]; only controllers may ask |
 //! | `POST /peer/v1/instances/{instance}/exec` | [`ExecRequest`] -> [`ExecAnswer`]: runs a command in the guest; only controllers may ask |
+//!
+//! Every call states a checksum, and gets one with the answer (`storage-core/pool/src/checksum.rs`).
 
 use std::{fmt, time::Duration};
 
@@ -21,6 +23,39 @@ use crate::{
     console::OpenConsole,
     node_protocol::{CutKey, CutMember},
 };
+
+/// A call of this protocol. The table above says what each means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the table of the module has a line for each")]
+pub enum PeerCall {
+    CutStep,
+    AcknowledgeLosses,
+    Lost,
+    Log,
+    LogAfter,
+    Console,
+    Exec,
+}
+
+impl PeerCall {
+    /// All of them. The agent has the routes of these, so one that is missing here does not work.
+    pub const ALL: [Self; 7] =
+        [Self::CutStep, Self::AcknowledgeLosses, Self::Lost, Self::Log, Self::LogAfter, Self::Console, Self::Exec];
+
+    /// Its path, in which `{…}` stands for an id or a word.
+    #[must_use]
+    pub const fn route(self) -> &'static str {
+        match self {
+            Self::CutStep => "/peer/v1/cuts/{snapshot}/{attempt}/{step}",
+            Self::AcknowledgeLosses => "/peer/v1/pool/losses/acknowledge",
+            Self::Lost => "/peer/v1/pool/lost",
+            Self::Log => "/peer/v1/instances/{instance}/log",
+            Self::LogAfter => "/peer/v1/instances/{instance}/log/after",
+            Self::Console => "/peer/v1/instances/{instance}/console",
+            Self::Exec => "/peer/v1/instances/{instance}/exec",
+        }
+    }
+}
 
 /// Header with the id of the user's request that caused this call, for logs.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";

@@ -51,6 +51,7 @@ use axum::{
 use futures::FutureExt as _;
 use http::{HeaderName, HeaderValue, Method, header};
 use muster_api::{ErrorCode, Problem};
+use muster_pool::checksum;
 use storage_core::units::u64_from;
 use tracing::Instrument as _;
 use utoipa::openapi::OpenApi;
@@ -83,7 +84,8 @@ pub fn routes(app: App) -> Router {
     let (router, _) = documented().split_for_parts();
     // What is not part of the API: the nodes' own protocol, and the dashboard.
     let router = router.merge(node_door::join_routes()).merge(dashboard::routes());
-    finish(router.layer(Extension(CONTRACT.clone())), app, BODY_BYTES_MAX)
+    // Nodes that join state checksums. Nobody else does, and then the layer changes nothing.
+    finish(router.layer(Extension(CONTRACT.clone())), app, BODY_BYTES_MAX).layer(from_fn(checksum::layer))
 }
 
 /// The contract of the people's door, sent as `/openapi.json`.
@@ -119,7 +121,7 @@ fn documented() -> OpenApiRouter<App> {
 
 /// The calls of joined nodes: the node door.
 pub fn node_routes(app: App) -> Router {
-    finish(node_door::routes(), app, NODE_BODY_BYTES_MAX)
+    finish(node_door::routes(), app, NODE_BODY_BYTES_MAX).layer(from_fn(checksum::layer))
 }
 
 fn finish(router: Router<App>, app: App, body_bytes_max: usize) -> Router {

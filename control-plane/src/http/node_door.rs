@@ -8,14 +8,14 @@ use axum::{
     body::Bytes,
     extract::{FromRequestParts, State},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use http::{StatusCode, header, request::Parts};
 use muster_api::{
     CommitId, DiskId, InstanceId, SnapshotId,
     node_protocol::{
-        CommitOutcome, CommitTrouble, CutReport, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, RUN_HEADER,
-        RenewAnswer, RenewRequest, Report, RunStart, SalvageReport, StagedCommit,
+        CommitOutcome, CommitTrouble, CutReport, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, NodeCall,
+        RUN_HEADER, RenewAnswer, RenewRequest, Report, RunStart, SalvageReport, StagedCommit,
         boot::BootReport,
         repository::RepositoryOrder,
         sweep::{SweepDone, names_from_bytes, names_to_bytes},
@@ -38,26 +38,33 @@ const WAIT_MAX_S: u64 = 60;
 
 /// The one call that a node makes before it has a certificate, at the people's door.
 pub(super) fn join_routes() -> Router<App> {
-    Router::new().route("/node/v1/join", post(join))
+    Router::new().route(NodeCall::Join.route().1, post(join))
 }
 
 /// The calls of joined nodes, at the node door.
 pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/node/v1/renew", post(renew))
-        .route("/node/v1/runs", post(start_run))
-        .route("/node/v1/heartbeat", post(heartbeat))
-        .route("/node/v1/desired", get(desired))
-        .route("/node/v1/report", post(report))
-        .route("/node/v1/boots/{instance}", post(boot))
-        .route("/node/v1/cuts/{snapshot}", post(cut))
-        .route("/node/v1/salvage", get(salvage))
-        .route("/node/v1/salvage/{disk}", post(salvaged))
-        .route("/node/v1/repository", get(repository))
-        .route("/node/v1/sweep/{round}/dead", get(sweep_dead))
-        .route("/node/v1/sweep/{round}/judge", post(sweep_judge))
-        .route("/node/v1/sweep/{round}/done", post(sweep_done))
-        .route("/node/v1/commits/{commit}", get(outcome).put(stage).post(commit_trouble))
+    NodeCall::ALL.into_iter().fold(Router::new(), |router, call| {
+        let handler = match call {
+            NodeCall::Join => return router,
+            NodeCall::Renew => post(renew),
+            NodeCall::StartRun => post(start_run),
+            NodeCall::Heartbeat => post(heartbeat),
+            NodeCall::Desired => get(desired),
+            NodeCall::Report => post(report),
+            NodeCall::Boot => post(boot),
+            NodeCall::Cut => post(cut),
+            NodeCall::Stage => put(stage),
+            NodeCall::CommitTrouble => post(commit_trouble),
+            NodeCall::Outcome => get(outcome),
+            NodeCall::SalvageOrder => get(salvage),
+            NodeCall::Salvaged => post(salvaged),
+            NodeCall::SweepDead => get(sweep_dead),
+            NodeCall::SweepJudge => post(sweep_judge),
+            NodeCall::SweepDone => post(sweep_done),
+            NodeCall::Repository => get(repository),
+        };
+        router.route(call.route().1, handler)
+    })
 }
 
 /// The key of the caller's certificate. It need not be that of a node.

@@ -18,8 +18,7 @@ use muster_api::{
     node::ObjectAmount,
     node_protocol::CutKey,
     peer_protocol::{
-        CutStep, CutStepAnswer, CutStepRequest, ExecAnswer, ExecRequest, LOSSES_PATH, LOST_NAMES_MAX, LOST_PATH,
-        LogPart, LostCopies,
+        CutStep, CutStepAnswer, CutStepRequest, ExecAnswer, ExecRequest, LOST_NAMES_MAX, LogPart, LostCopies, PeerCall,
     },
 };
 use muster_pool::{
@@ -78,16 +77,20 @@ struct Server {
 /// for guests.
 pub fn routes(parts: PeerServerParts) -> Router {
     let PeerServerParts { chunks, losses, repair, pool, cuts, console_dir, consoles, machines } = parts;
-    let more = Router::new()
-        .route("/peer/v1/cuts/{snapshot}/{attempt}/{step}", post(cut_step).layer(DefaultBodyLimit::max(1 << 20)))
-        .route("/peer/v1/instances/{instance}/log", get(instance_log))
-        .route("/peer/v1/instances/{instance}/log/after", get(instance_log_after))
-        .route("/peer/v1/instances/{instance}/console", get(instance_console))
-        .route(&format!("/{LOSSES_PATH}"), post(acknowledge).layer(DefaultBodyLimit::max(1 << 10)))
-        .route(&format!("/{LOST_PATH}"), post(lost_elsewhere).layer(DefaultBodyLimit::max(LOST_BODY_BYTES_MAX)))
-        .route("/peer/v1/instances/{instance}/exec", post(exec).layer(DefaultBodyLimit::max(EXEC_BODY_BYTES_MAX)))
-        .with_state(Server { losses, repair, cuts, console_dir: console_dir.into(), consoles, machines });
-    muster_pool::server::routes(pool, chunks, more)
+    let more = PeerCall::ALL.into_iter().fold(Router::new(), |router, call| {
+        let handler = match call {
+            PeerCall::CutStep => post(cut_step).layer(DefaultBodyLimit::max(1 << 20)),
+            PeerCall::AcknowledgeLosses => post(acknowledge).layer(DefaultBodyLimit::max(1 << 10)),
+            PeerCall::Lost => post(lost_elsewhere).layer(DefaultBodyLimit::max(LOST_BODY_BYTES_MAX)),
+            PeerCall::Log => get(instance_log),
+            PeerCall::LogAfter => get(instance_log_after),
+            PeerCall::Console => get(instance_console),
+            PeerCall::Exec => post(exec).layer(DefaultBodyLimit::max(EXEC_BODY_BYTES_MAX)),
+        };
+        router.route(call.route(), handler)
+    });
+    let server = Server { losses, repair, cuts, console_dir: console_dir.into(), consoles, machines };
+    muster_pool::server::routes(pool, chunks, more.with_state(server))
 }
 
 async fn cut_step(

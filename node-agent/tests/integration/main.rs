@@ -14,6 +14,7 @@ mod handover;
 mod hypervisor_suite;
 mod mirror;
 mod networks;
+mod peer_flips;
 mod pool;
 mod reconcile;
 mod repair;

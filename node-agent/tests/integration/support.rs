@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use axum::Router;
 use futures::future::BoxFuture;
 use muster_agent::{
     consoles::{Consoles, Door, DoorError, Opener},
@@ -332,17 +333,22 @@ impl TestCluster {
         self.serve(node, listener, &node.identity, node.stop.clone());
     }
 
-    fn serve(&self, node: &TestNode, listener: TcpListener, identity: &Identity, stop: CancellationToken) {
-        let router = routes(PeerServerParts {
+    /// What the peer server of a node answers.
+    pub(crate) fn router(node: &TestNode, stop: CancellationToken) -> Router {
+        routes(PeerServerParts {
             chunks: node.store.clone(),
             losses: node.losses.clone(),
             repair: node.asked.clone(),
             pool: node.pool.clone(),
             cuts: Arc::new(no_cuts(&node.pool, node.data.path())),
             console_dir: node.data.path().to_owned(),
-            consoles: Consoles::new(guests(), node.data.path().to_owned(), stop.clone()),
+            consoles: Consoles::new(guests(), node.data.path().to_owned(), stop),
             machines: None,
-        });
+        })
+    }
+
+    fn serve(&self, node: &TestNode, listener: TcpListener, identity: &Identity, stop: CancellationToken) {
+        let router = Self::router(node, stop.clone());
         let tls = server_config(identity, &self.ca.ca(), ClientCertificates::Current).expect("TLS");
         let limits = ServeLimits { drain: Duration::from_millis(50), ..ServeLimits::default() };
         tokio::spawn(serve(listener, Some(tls), router, stop, limits));

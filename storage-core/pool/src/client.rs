@@ -35,6 +35,7 @@ use tokio::{
 };
 
 use crate::{
+    checksum,
     demand::Demand,
     error::PoolError,
     get::{Got, Search},
@@ -419,7 +420,7 @@ impl PoolClient {
             request = request.header(http::header::CONTENT_TYPE, "application/json").body(json);
         }
         let failed = |reason: String| PoolError::Peer { node, reason };
-        let answer = request.send().await.map_err(|e| failed(explain(&e)))?;
+        let answer = checksum::send(request).await.map_err(|e| failed(explain(&e)))?;
         let status = answer.status();
         let body = bounded(answer, call.answer_bytes_max).await.map_err(failed)?;
         if status.is_success() { Ok(body) } else { Err(failed(refusal(status, &body))) }
@@ -440,7 +441,7 @@ impl PoolClient {
         let (http, base) = self.inner.address(node)?;
         let failed = |reason: String| PoolError::Peer { node, reason };
         let asked = async {
-            let answer = http.get(format!("{base}/{path}")).headers(headers).send().await;
+            let answer = checksum::send(http.get(format!("{base}/{path}")).headers(headers)).await;
             let answer = answer.map_err(|e| failed(explain(&e)))?;
             let status = answer.status();
             if status != http::StatusCode::SWITCHING_PROTOCOLS {

@@ -33,9 +33,10 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
+    checksum,
     health::Health,
     inner::{Inner, Local},
-    protocol::NAMES_MAX,
+    protocol::{NAMES_MAX, ObjectCall},
     repository::Repository,
     transport::{bounded, refusal},
     view::View,
@@ -266,11 +267,11 @@ impl Inner {
         let _permit = health.gets.acquire().await.map_err(|e| e.to_string())?;
         let (http, base) = self.address(member.node).map_err(|e| e.to_string())?;
         let request = http
-            .post(format!("{base}/peer/v1/objects/get"))
+            .post(format!("{base}{}", ObjectCall::Get.path()))
             .timeout(deadline.saturating_duration_since(Instant::now()))
             .body(encode_names(names.iter().map(|(_, name)| *name)));
         let silent = |_| "it said nothing for too long".to_owned();
-        let answer = timeout(self.limits.silence, request.send()).await.map_err(silent)?;
+        let answer = timeout(self.limits.silence, checksum::send(request)).await.map_err(silent)?;
         let answer = answer.inspect_err(|e| health.not_connected(e)).map_err(|e| explain(&e))?;
         if !answer.status().is_success() {
             let status = answer.status();

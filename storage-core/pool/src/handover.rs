@@ -48,9 +48,9 @@ use storage_core::{
 use tracing::{debug, warn};
 
 use crate::{
-    PoolClient,
+    PoolClient, checksum,
     inner::Inner,
-    protocol::{NAMES_MAX, RECORD_HEADER},
+    protocol::{NAMES_MAX, ObjectCall, RECORD_HEADER},
     put::{PutFailure, accepted},
     repair::Avoided,
     view::View,
@@ -279,12 +279,12 @@ impl Inner {
         let (http, base) = self.address(member.node).map_err(|e| PutFailure::other(e.to_string()))?;
         let bytes: u64 = objects.iter().map(|object| object.stored_bytes).sum();
         let request = http
-            .post(format!("{base}/peer/v1/objects/take-over"))
+            .post(format!("{base}{}", ObjectCall::TakeOver.path()))
             .header(RECORD_HEADER, HeaderValue::from_str(&view.record).expect("hex"))
             // The node reads its copies.
             .timeout(self.limits.silence + self.time_for(bytes))
             .body(encode_stamped(objects.iter().map(|object| Stamped { name: object.name, stamp: object.round })));
-        let answer = request.send().await.inspect_err(|e| health.not_connected(e));
+        let answer = checksum::send(request).await.inspect_err(|e| health.not_connected(e));
         if let Err(error) = &answer {
             // It would keep the others waiting.
             avoided.add(member, &PutFailure::other(explain(error)));

@@ -11,6 +11,8 @@
 //! | `POST /peer/v1/objects/take-over` + [`RECORD_HEADER`] | names, each with its stamp in 8 bytes -> one byte per name: 1 = a good copy is here, stamped durably with at least that stamp, and is not dropped while this node works with the record. 409 if it works with another one. Only members may ask |
 //! | `POST /peer/v1/objects/have` | names -> 8 bytes per name: 0 = absent, else the stamp plus 1; reads no object and stamps none. Only members may ask |
 //!
+//! Requests state a checksum, and answers that are no streams of records get one ([`crate::checksum`]).
+//!
 //! A refusal is a problem document (RFC 9457) with the words of [`Refusal`].
 
 use axum::{
@@ -18,6 +20,38 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
+
+/// The calls of the object protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectCall {
+    /// Reads objects.
+    Get,
+    /// Stores objects.
+    Put,
+    /// Stamps objects that are there.
+    Touch,
+    /// Asks a node to keep its copies, because the caller drops its own.
+    TakeOver,
+    /// Asks which objects a node has.
+    Have,
+}
+
+impl ObjectCall {
+    /// All of them. The server has the routes of these, so one that is missing here does not work.
+    pub const ALL: [Self; 5] = [Self::Get, Self::Put, Self::Touch, Self::TakeOver, Self::Have];
+
+    /// Its path.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Get => "/peer/v1/objects/get",
+            Self::Put => "/peer/v1/objects/put",
+            Self::Touch => "/peer/v1/objects/touch",
+            Self::TakeOver => "/peer/v1/objects/take-over",
+            Self::Have => "/peer/v1/objects/have",
+        }
+    }
+}
 
 /// Most names in one request.
 pub const NAMES_MAX: usize = 256;

@@ -15,8 +15,13 @@ use std::{
 use bytes::Bytes;
 use http::HeaderValue;
 use storage_core::{
-    Backoff, ObjectName, StoreId, cause::explain, membership::Member, record::Record, repository::WriteMode,
-    store::StoreError, units::u64_from,
+    Backoff, ObjectName, StoreId,
+    cause::explain,
+    membership::Member,
+    record::Record,
+    repository::WriteMode,
+    store::{PutSummary, StoreError},
+    units::u64_from,
 };
 use tokio::{
     task::{Id, JoinSet},
@@ -25,9 +30,10 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
+    checksum,
     health::Health,
     inner::{Inner, Local},
-    protocol::{NAMES_MAX, OWNS_NOTHING, ROUND_HEADER},
+    protocol::{NAMES_MAX, OWNS_NOTHING, ObjectCall, ROUND_HEADER},
     repository::RepositoryError,
     transport::{bounded, refusal},
     view::{Copies, View},
@@ -219,11 +225,11 @@ impl Inner {
         let _permit = health.puts.acquire().await.map_err(|e| PutFailure::other(e.to_string()))?;
         let (http, base) = self.address(member.node).map_err(|e| PutFailure::other(e.to_string()))?;
         let touch = http
-            .post(format!("{base}/peer/v1/objects/touch"))
+            .post(format!("{base}{}", ObjectCall::Touch.path()))
             .header(ROUND_HEADER, round)
             .timeout(self.limits.silence)
             .body(encode_names(part.iter().map(|at| records[*at].name())));
-        let touched = touch.send().await.inspect_err(|e| health.not_connected(e));
+        let touched = checksum::send(touch).await.inspect_err(|e| health.not_connected(e));
         let had = accepted(touched, part.len() * ObjectName::BYTES).await?;
         if had.len() != part.len() {
             return Err(PutFailure::other(format!("it answered {} of {} touches", had.len(), part.len())));
@@ -253,11 +259,17 @@ impl Inner {
             .map(Ok)
             .collect();
         let put = http
-            .post(format!("{base}/peer/v1/objects/put"))
+            .post(format!("{base}{}", ObjectCall::Put.path()))
             .header(ROUND_HEADER, round)
             .timeout(self.limits.silence + self.transfer_time(bytes))
             .body(reqwest::Body::wrap_stream(futures::stream::iter(pieces)));
-        accepted(put.send().await, SHORT_ANSWER_BYTES).await.map(drop)
+        let answer = accepted(checksum::send(put).await, SHORT_ANSWER_BYTES).await?;
+        let done: PutSummary = serde_json::from_slice(&answer).map_err(|e| PutFailure::other(e.to_string()))?;
+        let (taken, sent) = (done.stored.saturating_add(done.touched), u64_from(records.len()));
+        if taken != sent {
+            return Err(PutFailure::other(format!("it took {taken} of {sent} objects")));
+        }
+        Ok(())
     }
 }
 

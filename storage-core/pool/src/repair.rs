@@ -30,9 +30,9 @@ use storage_core::{
 use tracing::{debug, warn};
 
 use crate::{
-    PoolClient,
+    PoolClient, checksum,
     inner::Inner,
-    protocol::{NAMES_MAX, OWN_ROUND},
+    protocol::{NAMES_MAX, OWN_ROUND, ObjectCall},
     put::{PutFailure, accepted},
     view::View,
     wire::{decode_stamps, encode_names},
@@ -339,10 +339,10 @@ impl Inner {
         let _permit = health.puts.acquire().await.expect("nobody closes it");
         let (http, base) = self.address(member.node).map_err(|e| PutFailure::other(e.to_string()))?;
         let request = http
-            .post(format!("{base}/peer/v1/objects/have"))
+            .post(format!("{base}{}", ObjectCall::Have.path()))
             .timeout(self.limits.silence)
             .body(encode_names(names.iter().copied()));
-        let answer = request.send().await.inspect_err(|e| health.not_connected(e));
+        let answer = checksum::send(request).await.inspect_err(|e| health.not_connected(e));
         let body = accepted(answer, names.len() * 8).await?;
         decode_stamps(&body, names.len()).map_err(|e| PutFailure::other(e.to_string()))
     }

@@ -38,14 +38,14 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    PoolClient,
-    protocol::{NAMES_MAX, OWN_ROUND, OWNS_NOTHING, PUT_BYTES_MAX, RECORD_HEADER, ROUND_HEADER, Refusal, Refused},
+    PoolClient, checksum,
+    protocol::{
+        NAMES_MAX, OWN_ROUND, OWNS_NOTHING, ObjectCall, PUT_BYTES_MAX, RECORD_HEADER, ROUND_HEADER, Refusal, Refused,
+    },
     tls::PeerCaller,
     wire::{RecordReader, Stamped, WireError, decode_names, decode_stamped, encode_stamps},
 };
 
-/// Path of reading objects.
-const GET_PATH: &str = "/peer/v1/objects/get";
 /// Requests of one caller at a time. A controller that imports at full speed uses about ten.
 const REQUESTS_PER_CALLER: usize = 64;
 /// Longest a request waits for its turn.
@@ -72,15 +72,22 @@ pub enum Caller {
 /// of the membership record that `pool` has at that moment get in.
 pub fn routes(pool: PoolClient, chunks: Arc<dyn ChunkStore>, more: Router) -> Router {
     let door = Arc::new(Door { pool, turns: Mutex::default() });
-    Router::new()
-        .route(GET_PATH, post(get).layer(DefaultBodyLimit::max(NAMES_MAX * ObjectName::BYTES)))
-        .route("/peer/v1/objects/touch", post(touch).layer(DefaultBodyLimit::max(NAMES_MAX * ObjectName::BYTES)))
-        .route("/peer/v1/objects/have", post(have).layer(DefaultBodyLimit::max(NAMES_MAX * ObjectName::BYTES)))
-        .route("/peer/v1/objects/take-over", post(take_over).layer(DefaultBodyLimit::max(NAMES_MAX * Stamped::BYTES)))
-        .route("/peer/v1/objects/put", post(put).layer(DefaultBodyLimit::disable()))
+    let of_names = || DefaultBodyLimit::max(NAMES_MAX * ObjectName::BYTES);
+    let objects = ObjectCall::ALL.into_iter().fold(Router::new(), |router, call| {
+        let handler = match call {
+            ObjectCall::Get => post(get).layer(of_names()),
+            ObjectCall::Touch => post(touch).layer(of_names()),
+            ObjectCall::Have => post(have).layer(of_names()),
+            ObjectCall::TakeOver => post(take_over).layer(DefaultBodyLimit::max(NAMES_MAX * Stamped::BYTES)),
+            ObjectCall::Put => post(put).layer(DefaultBodyLimit::disable()),
+        };
+        router.route(call.path(), handler)
+    });
+    objects
         .with_state(Share { pool: door.pool.clone(), chunks })
         .merge(more)
         .fallback(|| async { Refusal::NoSuchPath.because("there is no such path on the peer server") })
+        .layer(middleware::from_fn(checksum::layer))
         .layer(middleware::from_fn_with_state(door, admit))
 }
 
@@ -150,7 +157,7 @@ async fn admit(State(door): State<Arc<Door>>, mut request: Request, next: Next) 
     let Ok(Ok(turn)) = timeout(TURN, door.turns(&key, &membership).acquire_owned()).await else {
         return Err(Refusal::Unavailable.because("too many requests of this caller are under way"));
     };
-    let gives = request.uri().path() == GET_PATH;
+    let gives = request.uri().path() == ObjectCall::Get.path();
     let under_way = gives.then(|| door.pool.serve_read());
     let told = move |bytes: u64| {
         if under_way.is_some() {

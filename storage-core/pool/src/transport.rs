@@ -12,6 +12,7 @@ use serde::Deserialize;
 use storage_core::{NodeId, cause::explain, lock};
 
 use crate::{
+    checksum::check_answer,
     tls::{Ca, Identity, TlsError, client_config, untimely_client_config},
     untimely::Untimely,
 };
@@ -130,7 +131,7 @@ pub(crate) fn detail(body: &[u8]) -> String {
     }
 }
 
-/// The whole body of an answer, at most `bytes_max`.
+/// The whole body of an answer, at most `bytes_max`, as the sender made it.
 pub(crate) async fn bounded(mut answer: reqwest::Response, bytes_max: usize) -> Result<Bytes, String> {
     let mut body = BytesMut::new();
     while let Some(piece) = answer.chunk().await.map_err(|e| explain(&e))? {
@@ -139,5 +140,6 @@ pub(crate) async fn bounded(mut answer: reqwest::Response, bytes_max: usize) -> 
         }
         body.extend_from_slice(&piece);
     }
+    check_answer(answer.status(), answer.headers(), &body).map_err(|e| e.to_string())?;
     Ok(body.freeze())
 }

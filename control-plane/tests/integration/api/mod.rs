@@ -4,6 +4,7 @@ mod access;
 mod daemon;
 mod drains;
 mod events;
+mod flips;
 mod idempotency;
 mod images;
 mod networks;

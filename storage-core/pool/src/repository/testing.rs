@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 use storage_core::{
     lock,
     repository::{RepositoryKeys, RepositorySettings, WriteMode},
+    units::{u64_from, usize_from},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
@@ -50,6 +51,53 @@ pub enum Trouble {
     Flipped,
     /// It takes so many milliseconds for each answer.
     Slow(u64),
+    /// In each body of such a request one bit flips before the store sees it; the number decides which.
+    FlippedRequests(Question, u64),
+    /// In each answer to such a request one bit flips; the number decides which.
+    FlippedAnswers(Question, u64),
+}
+
+/// What the store can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Reads an object.
+    Get,
+    /// Asks about an object.
+    Head,
+    /// Writes an object.
+    Put,
+    /// Deletes one object.
+    Delete,
+    /// Deletes many objects.
+    DeleteMany,
+    /// Lists objects.
+    List,
+}
+
+impl Question {
+    /// All of them. The store answers nothing else.
+    pub const ALL: [Self; 6] = [Self::Get, Self::Head, Self::Put, Self::Delete, Self::DeleteMany, Self::List];
+
+    fn is_asked(self, method: &Method, key: &str, query: &BTreeMap<String, String>) -> bool {
+        match self {
+            Self::Get => *method == Method::GET && !key.is_empty(),
+            Self::Head => *method == Method::HEAD,
+            Self::Put => *method == Method::PUT,
+            Self::Delete => *method == Method::DELETE,
+            Self::DeleteMany => *method == Method::POST && query.contains_key("delete"),
+            Self::List => *method == Method::GET && key.is_empty(),
+        }
+    }
+}
+
+fn flip(bytes: Bytes, seed: u64) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    let bits = u64_from(bytes.len()) * 8;
+    if bits > 0 {
+        let bit = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) % bits;
+        bytes[usize_from(bit / 8)] ^= 1 << (bit % 8);
+    }
+    bytes.into()
 }
 
 /// How often something was asked.
@@ -186,7 +234,11 @@ async fn answer(State(inside): State<Arc<Mutex<Inside>>>, request: Request) -> R
         Trouble::Busy(_) => return refusal(StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "reduce your request rate"),
         Trouble::Stall => std::future::pending::<()>().await,
         Trouble::Slow(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
-        Trouble::None | Trouble::Torn | Trouble::Flipped => {}
+        Trouble::None
+        | Trouble::Torn
+        | Trouble::Flipped
+        | Trouble::FlippedRequests(..)
+        | Trouble::FlippedAnswers(..) => {}
     }
     let (parts, body) = request.into_parts();
     let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or("");
@@ -199,34 +251,49 @@ async fn answer(State(inside): State<Arc<Mutex<Inside>>>, request: Request) -> R
     if bucket != BUCKET {
         return refusal(StatusCode::NOT_FOUND, "NoSuchBucket", "The specified bucket does not exist");
     }
-    let Ok(body) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
+    let Ok(mut body) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
         return refusal(StatusCode::BAD_REQUEST, "IncompleteBody", "it broke off");
     };
     let query: BTreeMap<String, String> = parts.uri.query().map(pairs).unwrap_or_default();
-    match parts.method {
-        Method::PUT => put(&inside, key, &parts.headers, body),
-        Method::GET if key.is_empty() => list(&inside, &query),
-        Method::GET => get(&inside, key, trouble),
-        Method::HEAD => head(&inside, key),
-        Method::DELETE => {
+    let Some(question) = Question::ALL.into_iter().find(|q| q.is_asked(&parts.method, key, &query)) else {
+        return refusal(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "this store is for tests");
+    };
+    if let Trouble::FlippedRequests(of, seed) = trouble
+        && of == question
+    {
+        body = flip(body, seed);
+    }
+    // The signature has the digest of the body, as every signed request.
+    let signed = parts.headers.get("x-amz-content-sha256").and_then(|value| value.to_str().ok());
+    if signed.is_some_and(|signed| signed.len() == 64 && signed != hex::encode(Sha256::digest(&body))) {
+        return refusal(StatusCode::BAD_REQUEST, "XAmzContentSHA256Mismatch", "the body is not what was signed");
+    }
+    let answer = match question {
+        Question::Get => get(&inside, key, trouble),
+        Question::Head => head(&inside, key, trouble),
+        Question::Put => put(&inside, key, &parts.headers, body),
+        Question::Delete => {
             let mut inside = lock(&inside);
             inside.asked.deletes += 1;
             inside.objects.remove(key);
             StatusCode::NO_CONTENT.into_response()
         }
-        Method::POST if query.contains_key("delete") => delete(&inside, &body),
-        _ => refusal(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "this store is for tests"),
+        Question::DeleteMany => delete(&inside, &body),
+        Question::List => list(&inside, &query),
+    };
+    match trouble {
+        Trouble::FlippedAnswers(of, seed) if of == question && of != Question::Head => {
+            let (head, body) = answer.into_parts();
+            let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await.expect("it is in memory");
+            Response::from_parts(head, flip(body, seed).into())
+        }
+        _ => answer,
     }
 }
 
 fn put(inside: &Mutex<Inside>, key: &str, headers: &HeaderMap, body: Bytes) -> Response {
     let mut inside = lock(inside);
     inside.asked.puts += 1;
-    // The signature has the digest of the body, as every signed request.
-    let signed = headers.get("x-amz-content-sha256").and_then(|value| value.to_str().ok());
-    if signed.is_some_and(|signed| signed.len() == 64 && signed != hex::encode(Sha256::digest(&body))) {
-        return refusal(StatusCode::BAD_REQUEST, "XAmzContentSHA256Mismatch", "the body is not what was signed");
-    }
     if headers.contains_key(header::IF_NONE_MATCH) && inside.objects.contains_key(key) {
         return refusal(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", "it is there");
     }
@@ -265,11 +332,13 @@ fn get(inside: &Mutex<Inside>, key: &str, trouble: Trouble) -> Response {
     }
 }
 
-fn head(inside: &Mutex<Inside>, key: &str) -> Response {
+fn head(inside: &Mutex<Inside>, key: &str, trouble: Trouble) -> Response {
     let mut inside = lock(inside);
     inside.asked.heads += 1;
+    // Nothing but headers travels, so the told length is what is flipped.
+    let flipped = if let Trouble::FlippedAnswers(Question::Head, seed) = trouble { 1 << (seed % 12) } else { 0 };
     match inside.objects.get(key) {
-        Some(body) => (about(body), [(header::CONTENT_LENGTH, body.len().to_string())]).into_response(),
+        Some(body) => (about(body), [(header::CONTENT_LENGTH, (body.len() ^ flipped).to_string())]).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }

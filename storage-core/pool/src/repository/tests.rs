@@ -1,9 +1,9 @@
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use storage_core::{ClusterId, Compression, Kind, Salt};
 
 use super::{
-    testing::{BUCKET, TestStore, Trouble},
+    testing::{BUCKET, Question, TestStore, Trouble},
     *,
 };
 use crate::tls::install_provider;
@@ -166,6 +166,87 @@ async fn torn_and_damaged_answers_are_never_served() {
         store.change(&key, |_| Some(body.clone()));
         assert!(repository.get(name, soon()).await.expect("asks").is_none(), "{} bytes", body.len());
     }
+}
+
+/// What lies in the store, by key.
+fn inside(store: &TestStore) -> BTreeMap<String, Bytes> {
+    let body = |key: String| {
+        let mut found = None;
+        store.change(&key, |body| {
+            found.clone_from(&body);
+            body
+        });
+        (key, found.expect("it has a body"))
+    };
+    store.keys().into_iter().map(body).collect()
+}
+
+/// Asks everything that leads to such a question. A kind that is new needs a line here.
+async fn ask(repository: &Repository, question: Question, ours: ClusterId, there: &[Record], new: &Record) {
+    let names: Vec<ObjectName> = there.iter().map(Record::name).collect();
+    match question {
+        Question::Get => {
+            // A note that cannot be read is another's, and then nothing is written.
+            let _refused = repository.claim(ours, very_soon()).await;
+            for record in there {
+                if let Ok(Some(got)) = repository.get(record.name(), very_soon()).await {
+                    assert_eq!((got.name(), got.stored()), (record.name(), record.stored()));
+                }
+            }
+        }
+        // Whatever it is told: what is there is what was given.
+        Question::Head => repository.put_absent(there, soon()).await.expect("puts"),
+        Question::Put => drop(repository.put(new, very_soon()).await),
+        // The client deletes many at a time.
+        Question::Delete => {}
+        Question::DeleteMany => drop(repository.delete(&names[..2], very_soon()).await),
+        Question::List => {
+            let mut listed = Vec::new();
+            for first in names.iter().map(|name| name.as_bytes()[0]).collect::<BTreeSet<_>>() {
+                listed.extend(repository.list(first, very_soon()).await.unwrap_or_default());
+            }
+            assert!(listed.len() <= names.len(), "{listed:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_any_question_or_answer_leaves_what_is_stored_as_it_is() {
+    let (mut refused, ours) = (0, ClusterId::generate());
+    let there: Vec<Record> = (0..4).map(|n| record(&n.to_string())).collect();
+    let new = record("new");
+    for question in Question::ALL {
+        let store = TestStore::start().await;
+        let repository = opened(&store).await;
+        repository.claim(ours, soon()).await.expect("it is free");
+        repository.put_absent(&there, soon()).await.expect("puts");
+        let before = inside(&store);
+        let may_go = store.settings().object_key(&there[0].name());
+        let may_go = [may_go, store.settings().object_key(&there[1].name())];
+        let new_key = store.settings().object_key(&new.name());
+        for seed in 0..60 {
+            for trouble in [Trouble::FlippedRequests(question, seed), Trouble::FlippedAnswers(question, seed)] {
+                store.set_trouble(trouble);
+                ask(&repository, question, ours, &there, &new).await;
+                store.set_trouble(Trouble::None);
+                let mut now = inside(&store);
+                match now.remove(&new_key) {
+                    Some(body) => assert_eq!(body, Bytes::from(new.to_bytes()), "{trouble:?}"),
+                    None if trouble == Trouble::FlippedRequests(Question::Put, seed) => refused += 1,
+                    None => {}
+                }
+                for (key, body) in &before {
+                    let is_deleted = question == Question::DeleteMany && may_go.contains(key);
+                    assert!(now.get(key).map_or(is_deleted, |now| now == body), "{trouble:?}: {key}");
+                }
+                assert!(now.len() <= before.len(), "{trouble:?}");
+                repository.delete(&[new.name()], soon()).await.expect("deletes");
+                repository.put_absent(&there, soon()).await.expect("puts");
+            }
+        }
+        assert_eq!(inside(&store), before);
+    }
+    assert_eq!(refused, 60, "every damaged put is refused");
 }
 
 #[tokio::test]
