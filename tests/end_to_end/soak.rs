@@ -330,9 +330,13 @@ impl Soak {
         for node in self.cluster.api.list::<Node>("/v1/nodes").await {
             assert_eq!(node.pool.lost_objects, 0, "{node:?}\n{}", self.cluster.logs());
         }
-        let summary: Value = self.cluster.api.get("/v1/summary").await.ok();
-        let unexplained = summary["unexplained_bytes"].as_u64().unwrap_or(0);
-        assert_eq!(unexplained, 0, "{summary:#}\n{}", self.cluster.logs());
+        // A node that began anew knows it once it has carried out a round and looked at its disks.
+        self.cluster.api.done("/v1/pools/default/sweep", json!({}), LIMIT).await;
+        let unexplained = eventually("to know what is unexplained", LIMIT, async || {
+            let summary: Value = self.cluster.api.get("/v1/summary").await.ok();
+            summary["unexplained_bytes"].as_u64().ok_or_else(|| format!("{summary:#}\n{}", self.cluster.logs()))
+        });
+        assert_eq!(unexplained.await, 0, "{}", self.cluster.logs());
     }
 
     async fn finish(mut self) {
