@@ -24,7 +24,7 @@ long=''
 if [ "${1-}" = --long ]; then
     long=1
     shift
-    unset MUSTER_TEST_TORTURE_HOURS MUSTER_TEST_TORTURE_SEED MUSTER_TEST_MODEL_SEED MUSTER_TEST_MODEL_STEPS
+    unset MUSTER_TEST_TORTURE_HOURS MUSTER_TEST_TORTURE_SEED MUSTER_TEST_MODEL_SEED MUSTER_TEST_MODEL_STEPS MUSTER_TEST_MODEL_FIRST
     while [ "$#" -gt 0 ]; do
         [ "$#" -ge 2 ] || die "$1 needs a value" "tests/run.sh --long [--hours N] [--seed S]"
         case $1 in
@@ -57,6 +57,9 @@ toolchain_ensure rustfmt clippy
 # shellcheck disable=SC2317 # called by name
 folder_delete() { rm -rf --one-file-system "${1:?}"; }
 dead_runs_clear folder_delete /var/tmp/muster-tests.*
+for folder in /dev/shm/muster-tests.*; do
+    if [ -O "$folder" ] && ! kill -0 "${folder##*.}" 2> /dev/null; then folder_delete "$folder"; fi
+done
 test_networks_clear
 
 log=$(mktemp)
@@ -66,6 +69,8 @@ TMPDIR=$(mktemp -d /var/tmp/muster-tests.XXXXXX)
 mark_folder "$TMPDIR"
 chmod 0711 "$TMPDIR"
 export TMPDIR
+# Tests that cut no power below their files have them in memory.
+if mkdir -m 0700 "/dev/shm/muster-tests.$$" 2> /dev/null; then export MUSTER_TEST_MEMORY="/dev/shm/muster-tests.$$"; fi
 
 # Ends what the tests left and says so: a test that leaves something has a defect.
 # shellcheck disable=SC2317 # called by the trap
@@ -75,6 +80,7 @@ clean_up() {
     libvirt_release
     give_back_target
     folder_delete "$TMPDIR"
+    if [ -n "${MUSTER_TEST_MEMORY-}" ]; then folder_delete "$MUSTER_TEST_MEMORY"; fi
     rm -f "$log"
 }
 trap 'clean_up' EXIT

@@ -451,7 +451,8 @@ impl Disks {
     /// [`Self::ensure`] without the mount.
     #[cfg(any(test, feature = "testing"))]
     pub(super) async fn unmounted(&self, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
-        let entry = self.make_or_adopt(want, Vec::new()).await?;
+        let earlier = self.give_up_older(want).await?;
+        let entry = self.make_or_adopt(want, earlier).await?;
         self.grow(&entry, want.size_bytes).await?;
         Ok(entry.disk.clone())
     }

@@ -2,6 +2,7 @@
 //! the real thing, except that disks are not mounted and that the pool's files are in memory ([`SimDisk`]).
 
 use std::{
+    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
@@ -25,7 +26,9 @@ use muster_agent::{
 };
 use muster_api::{ClusterId, NodeId, StoreId};
 use muster_pool::{
-    PoolClient, PoolLimits, ServeLimits, serve, server,
+    PoolClient, PoolLimits, Repository, ServeLimits,
+    repository::testing::TestStore,
+    serve, server,
     tls::{ClientCertificates, Identity, server_config},
     transport::node_tls_name,
 };
@@ -33,13 +36,15 @@ use storage_core::{
     ObjectName, SegmentStore,
     membership::{Client, Member, Membership},
     power::Random,
+    repository::{RepositorySettings, WriteMode},
     store::{ChunkStore, Options, SimDisk},
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     door::Door,
+    folder,
     support::{self, TestCa},
 };
 
@@ -59,6 +64,8 @@ pub(crate) struct Node {
     pub(crate) is_tainted: bool,
     /// Whether its pool ever lost something.
     pub(crate) was_harmed: bool,
+    /// Whether the disk with its pool is full, or about to be.
+    pub(crate) is_full: bool,
     /// The folder of its pool.
     pub(crate) pool_disk: SimDisk,
     identity: Identity,
@@ -109,11 +116,21 @@ impl Node {
     }
 }
 
+/// What not all clusters have.
+#[derive(Default)]
+pub(crate) struct Extras {
+    /// Bytes of memory of each node for objects of its own share.
+    pub(crate) memory_bytes: u64,
+    pub(crate) repository: Option<TestStore>,
+}
+
 /// The nodes, their membership record, and the controller's client.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) membership: Membership,
     pub(crate) client: PoolClient,
+    /// The repository of the pool, written through; most clusters have none.
+    pub(crate) repository: Option<TestStore>,
     ca: TestCa,
     door: Arc<Door>,
     /// Bytes of memory of each node for objects of its own share.
@@ -145,7 +162,7 @@ fn options() -> Options {
 }
 
 impl Cluster {
-    pub(crate) async fn new(nodes: usize, random: &mut Random, door: Arc<Door>, memory_bytes: u64) -> Self {
+    pub(crate) async fn new(nodes: usize, random: &mut Random, door: Arc<Door>, extras: Extras) -> Self {
         let ca = TestCa::new();
         let controller = ca.controller();
         let key_sha256 = controller.key_sha256().expect("fingerprint");
@@ -158,7 +175,10 @@ impl Cluster {
         };
         let client =
             PoolClient::with_limits(&controller, &ca.ca(), membership.clone(), None, limits()).expect("client");
-        let mut cluster = Self { nodes: Vec::new(), membership, client, ca, door, memory_bytes, kept: Vec::new() };
+        let Extras { memory_bytes, repository } = extras;
+        client.set_repository(repository.as_ref().map(opened));
+        let kept = Vec::new();
+        let mut cluster = Self { nodes: Vec::new(), membership, client, repository, ca, door, memory_bytes, kept };
         for _ in 0..nodes {
             cluster.add(random).await;
         }
@@ -184,8 +204,8 @@ impl Cluster {
         };
         let data = new_folder().await;
         let pool_disk = SimDisk::new();
-        let mut node =
-            Node { number, member, process: None, is_tainted: false, was_harmed: false, pool_disk, identity, data };
+        let (process, is_tainted, was_harmed, is_full) = (None, false, false, false);
+        let mut node = Node { number, member, process, is_tainted, was_harmed, is_full, pool_disk, identity, data };
         node.process = Some(self.start_on(&node, listener).await);
         self.nodes.push(node);
         number
@@ -235,9 +255,51 @@ impl Cluster {
         self.members().into_iter().filter(|n| self.nodes[*n].is_on()).collect()
     }
 
+    /// Members that are on, own objects, and have room for more.
+    pub(crate) fn with_room(&self) -> Vec<usize> {
+        self.owning().into_iter().filter(|n| self.nodes[*n].is_on() && !self.nodes[*n].is_full).collect()
+    }
+
+    /// Whether there are enough nodes for the copies that are wanted. Else what does not belong on a node stays there.
+    pub(crate) fn can_settle(&self) -> bool {
+        self.owning().len() >= self.members().len().min(2) && self.full().is_empty()
+    }
+
+    /// Nodes whose pool's disk is full.
+    pub(crate) fn full(&self) -> Vec<usize> {
+        self.nodes.iter().filter(|node| node.is_full).map(|node| node.number).collect()
+    }
+
+    /// From now on a node's pool has room for so many more bytes; none: for as many as come.
+    pub(crate) fn set_room(&mut self, number: usize, bytes: Option<u64>) {
+        let node = &mut self.nodes[number];
+        node.is_full = bytes.is_some();
+        node.pool_disk.set_room(bytes.map(|bytes| node.pool_disk.used() + bytes));
+    }
+
     /// Members that are on and whose copies are good.
     pub(crate) fn good(&self) -> Vec<usize> {
         self.on().into_iter().filter(|n| !self.nodes[*n].is_tainted).collect()
+    }
+
+    /// Reads these objects from the pool, so that those that no node has come back from the repository, until nodes have all.
+    pub(crate) async fn bring_back(&self, names: &BTreeSet<ObjectName>) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let on = self.on();
+        let is_absent = |name: &ObjectName| on.iter().all(|n| self.nodes[*n].holds(name).is_none());
+        loop {
+            let absent: Vec<ObjectName> = names.iter().copied().filter(is_absent).collect();
+            if absent.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{} objects do not come back from the repository", absent.len());
+            for part in absent.chunks(8) {
+                let pool = &self.nodes[on[0]].process().pool;
+                pool.get(part, Instant::now() + Duration::from_secs(20)).await.expect("the repository has all");
+            }
+            // What was given is put back beside this.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Ends a process at once.
@@ -286,6 +348,7 @@ impl Cluster {
         let local = Some((node.member.store, chunks.clone()));
         let pool = PoolClient::with_limits(&node.identity, &self.ca.ca(), self.membership.clone(), local, limits())
             .expect("client");
+        pool.set_repository(self.repository.as_ref().map(opened));
         // Nobody starts a helper: the holder listens already.
         let none = HelperProgram { program: "/nonexistent".into(), args: Vec::new() };
         let holder = Holder::new(node.socket(), none);
@@ -318,9 +381,17 @@ impl Cluster {
     }
 }
 
+/// The repository as a client of the pool has it.
+fn opened(store: &TestStore) -> Arc<Repository> {
+    let settings = RepositorySettings { write: WriteMode::Through, ..store.settings() };
+    let repository = Repository::open(settings).expect("a client");
+    repository.assume_claimed();
+    Arc::new(repository)
+}
+
 /// A data folder, with a holder that ends when its socket is gone.
 async fn new_folder() -> tempfile::TempDir {
-    let data = tempfile::Builder::new().prefix("muster-model-").tempdir().expect("folder");
+    let data = folder::make();
     let socket = data.path().join("holder.sock");
     let listens = socket.clone();
     std::thread::spawn(move || muster_agent::holder::main(&socket));

@@ -14,11 +14,23 @@ const ROUNDS: usize = 3;
 impl History {
     pub(crate) async fn end(&mut self) {
         self.note(&"the end: all nodes are on, all copies are made again");
+        for node in self.cluster.full() {
+            self.cluster.set_room(node, None);
+        }
+        if !self.cluster.can_settle() {
+            for node in self.cluster.members() {
+                self.cluster.set_accepting(node, true);
+            }
+        }
         for node in self.cluster.members() {
             if !self.cluster.nodes[node].is_on() {
                 self.cluster.start(node).await;
             }
             self.scrub(node);
+        }
+        if self.cluster.repository.is_some() {
+            self.note(&"what no node has comes from the repository");
+            self.cluster.bring_back(&self.needed()).await;
         }
         assert!(self.repair_all().await, "the repair has not done all");
         self.check_owners();

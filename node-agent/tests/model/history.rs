@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
+    time::Instant,
 };
 
 use muster_agent::sweep::Named;
 use muster_api::node_protocol::{Incarnation, VersionRoot, sweep::SweepRound};
-use muster_pool::PoolError;
+use muster_pool::{PoolError, repository::testing::TestStore};
 use storage_core::{
     Descriptor, ObjectName,
     census::{self, Census, Direction},
@@ -16,13 +17,15 @@ use storage_core::{
     tree::{Lookup, Page, Reach},
     units::usize_from,
 };
-use tokio::time::{Duration, Instant};
+use tokio::time::Duration;
 
 use crate::{
-    cluster::{Cluster, MEMORY_BYTES},
+    cluster::{Cluster, Extras, MEMORY_BYTES},
     door::{Door, Round},
+    folder,
     op::Op,
     rows::{Rows, descriptor},
+    times,
 };
 
 const INCARNATION: Incarnation = Incarnation { number: 1, random: 7 };
@@ -64,18 +67,24 @@ impl History {
     async fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let nodes = 2 + usize_from(random.below(3));
-        Self::of_nodes(seed, random, nodes, MEMORY_BYTES).await
+        let repository = if random.below(5) == 0 { Some(TestStore::start().await) } else { None };
+        Self::of_nodes(seed, random, nodes, Extras { memory_bytes: MEMORY_BYTES, repository }).await
     }
 
     /// One of two nodes, in which nothing happened yet. They cache the objects of their own shares, too.
     pub(crate) async fn of_two(seed: u64) -> Self {
-        Self::of_nodes(seed, Random(seed), 2, 0).await
+        Self::of_nodes(seed, Random(seed), 2, Extras::default()).await
     }
 
-    async fn of_nodes(seed: u64, mut random: Random, nodes: usize, memory_bytes: u64) -> Self {
+    /// One of three nodes, in which nothing happened yet.
+    pub(crate) async fn of_three(seed: u64) -> Self {
+        Self::of_nodes(seed, Random(seed), 3, Extras { memory_bytes: MEMORY_BYTES, repository: None }).await
+    }
+
+    async fn of_nodes(seed: u64, mut random: Random, nodes: usize, extras: Extras) -> Self {
         let door = Door::new();
-        let cluster = Cluster::new(nodes, &mut random, door.clone(), memory_bytes).await;
-        let dir = tempfile::Builder::new().prefix("muster-model-").tempdir().expect("folder");
+        let cluster = Cluster::new(nodes, &mut random, door.clone(), extras).await;
+        let dir = folder::make();
         let census = Arc::new(Census::make(&dir.path().join("sweep.redb"), history()).expect("an index"));
         let rows = Rows::new();
         let log = Log { seed, steps: Vec::new() };
@@ -85,14 +94,23 @@ impl History {
 
     /// Runs a history of so many steps, and checks at the end that nothing is lost and nothing is left.
     pub(crate) async fn run(seed: u64, steps_max: usize) {
+        let began = Instant::now();
         let mut history = Self::new(seed).await;
+        times::note("New", began);
         let steps = 30 + usize_from(history.random.below(120));
         for _ in 0..steps.min(steps_max) {
             let op = Op::choose(&mut history);
             history.note(&op);
+            let (kind, began) = (format!("{op:?}"), Instant::now());
             history.step(op).await;
+            times::note(&kind, began);
         }
+        let began = Instant::now();
         history.end().await;
+        times::note("End", began);
+        let began = Instant::now();
+        drop(history);
+        times::note("Drop", began);
     }
 
     pub(crate) fn note(&mut self, what: &dyn std::fmt::Debug) {
@@ -116,8 +134,7 @@ impl History {
 
     /// Whether enough nodes are on for a put.
     pub(crate) fn can_put(&self) -> bool {
-        let owning = self.cluster.owning();
-        owning.iter().filter(|n| self.cluster.nodes[**n].is_on()).count() >= owning.len().min(2)
+        self.cluster.with_room().len() >= self.cluster.owning().len().min(2)
     }
 
     /// Whether the oldest cut of a disk can be stored: the node is on the version that the cut builds on.
@@ -127,13 +144,14 @@ impl History {
         status.is_some_and(|status| status.version == row.want.version)
     }
 
-    /// A node without which all that is needed is still there.
+    /// A node without which all that is needed is still there. What a repository has is there.
     pub(crate) fn expendable(&self, random: &mut Random) -> Option<usize> {
         let on = self.cluster.on();
         let node = on[usize_from(random.below(on.len() as u64))];
         let good: Vec<usize> = self.cluster.good().into_iter().filter(|n| *n != node).collect();
         let has = |name: &ObjectName| good.iter().any(|n| self.cluster.nodes[*n].holds(name).is_some());
-        (!good.is_empty() && self.needed().iter().all(has)).then_some(node)
+        let is_there = || self.cluster.repository.is_some() || self.needed().iter().all(has);
+        (!good.is_empty() && is_there()).then_some(node)
     }
 
     /// All objects that must not be lost.
@@ -259,7 +277,7 @@ impl History {
             if work.is_empty() {
                 return Ok(());
             }
-            let got = self.cluster.client.get(&work, Instant::now() + Duration::from_secs(1)).await?;
+            let got = self.cluster.client.get(&work, tokio::time::Instant::now() + Duration::from_secs(1)).await?;
             let pages: Vec<(ObjectName, Page)> =
                 got.iter().map(|got| (got.object.name, Page::decode(&got.object.body).expect("a page"))).collect();
             self.census.apply(&pages).expect("the counts agree");

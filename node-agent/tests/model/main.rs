@@ -8,32 +8,39 @@
 //!                  └────────> vectors: what every read must give
 //! ```
 //! A history is at most as harmful as the system promises to survive: whatever is lost, of each object that is needed a good copy
-//! stays on a node that is on. What must hold is checked after each step (`steps.rs`, `history.rs`) and at the end (`end.rs`).
+//! stays on a node that is on, or in the repository, which one of five clusters has. What must hold is checked after each step (`steps.rs`, `history.rs`) and at the end (`end.rs`).
 //!
 //! A seed that failed becomes a test here, with the name of what was wrong. `MUSTER_TEST_MODEL_SEED=0x…` runs one seed and shows
 //! its steps; `MUSTER_TEST_MODEL_STEPS=N` ends it after N of them. `MUSTER_TEST_MODEL_HISTORIES=N` runs so many
-//! (`tests/run.sh --long` runs 10,000).
+//! (`tests/run.sh --long` runs 10,000), and with `MUSTER_TEST_MODEL_FIRST=N` one group of them from that seed on.
+//! `MUSTER_TEST_MODEL_TIMES=1` tells at the end how long the steps of each kind took.
 //!
 //! Reading order: `op.rs` (what can happen), `steps.rs` (what it does), `end.rs`, `history.rs`, `rows.rs`, `cluster.rs`, `door.rs`
-//! (the controller as nodes see it), `content.rs` (bytes). `flips.rs` uses a cluster for something else: bits that rot in the files
-//! of a node.
+//! (the controller as nodes see it), `content.rs` (bytes), `folder.rs`, `times.rs`. `flips.rs` and `crashes.rs` use clusters for something else: bits that rot
+//! in the files of a node, and power that fails at every single write.
 
 mod cluster;
 mod content;
+mod crashes;
 mod door;
 mod end;
 mod flips;
+mod folder;
 mod history;
 mod op;
 mod rows;
 mod steps;
 #[path = "../integration/support.rs"]
 mod support;
+mod times;
 
 use history::History;
 
 /// Histories of each of the two groups, when nobody asks for another number.
-const HISTORIES: u64 = 60;
+const HISTORIES: u64 = 160;
+
+/// Seeds that fail before the others are not tried any more.
+const FAILURES_MAX: usize = 5;
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -59,16 +66,30 @@ fn group(first: u64) {
             run(seed, usize::try_from(steps).unwrap_or(usize::MAX))
         };
     }
-    let histories = setting("MUSTER_TEST_MODEL_HISTORIES").map_or(HISTORIES, |all| all.div_ceil(2));
+    let mut histories = setting("MUSTER_TEST_MODEL_HISTORIES").map_or(HISTORIES, |all| all.div_ceil(2));
+    let mut first = first;
+    if let Some(asked) = setting("MUSTER_TEST_MODEL_FIRST") {
+        if first > 0 {
+            return;
+        }
+        (first, histories) = (asked, 2 * histories);
+    }
     let began = std::time::Instant::now();
+    let mut failed = Vec::new();
     for seed in first..first + histories {
-        if let Err(panic) = std::panic::catch_unwind(|| run(seed, usize::MAX)) {
+        if std::panic::catch_unwind(|| run(seed, usize::MAX)).is_err() {
             eprintln!("seed {seed:#x} failed; the shortest part of it that fails:");
             shrink(seed);
-            std::panic::resume_unwind(panic);
+            failed.push(format!("{seed:#x}"));
+            assert!(failed.len() < FAILURES_MAX, "the seeds {failed:?} failed, and nobody looked further");
+        }
+        if (seed - first) % 100 == 99 {
+            eprintln!("{} histories from {first:#x} on took {:?}", seed - first + 1, began.elapsed());
         }
     }
-    eprintln!("{histories} histories took {:?}", began.elapsed());
+    eprintln!("{histories} histories from {first:#x} on took {:?}", began.elapsed());
+    times::tell();
+    assert!(failed.is_empty(), "the seeds {failed:?} failed");
 }
 
 /// Runs the first steps of a history that failed, in search of the shortest part that fails, too.

@@ -62,6 +62,11 @@ pub(crate) enum Op {
     Follow(usize),
     /// It tells which version it is on.
     Report(usize),
+    /// A version is put in place of what a disk holds. Its node learns of it later.
+    PutBack {
+        disk: usize,
+        version: usize,
+    },
     DeleteVersion(usize),
     DeleteDisk(usize),
     /// Somebody begins to read a version, under a lease.
@@ -93,6 +98,13 @@ pub(crate) enum Op {
     },
     /// A node's pool is gone.
     Wipe(usize),
+    /// The disk with a node's pool has room for so many more bytes, and for none then.
+    Fill {
+        node: usize,
+        bytes: u64,
+    },
+    /// It has room again.
+    Room(usize),
     /// A node reads all that it has.
     Scrub(usize),
     /// A node sends what others lack, and drops what belongs to others that have it.
@@ -197,7 +209,13 @@ impl Op {
             597..601 => Op::Expire(one(random, &with_commits().collect::<Vec<_>>())?),
             601..640 => Op::Follow(one(random, &disks)?),
             640..670 => Op::Report(one(random, &disks)?),
-            670..690 => Op::DeleteVersion(one(random, &live)?),
+            670..683 => Op::DeleteVersion(one(random, &live)?),
+            683..690 => {
+                let disk = one(random, &disks)?;
+                let size = history.rows.disks[disk].bytes.len();
+                let fit = live.iter().copied().filter(|v| history.rows.versions[*v].bytes.len() <= size);
+                Op::PutBack { disk, version: one(random, &fit.collect::<Vec<_>>())? }
+            }
             690..700 => Op::DeleteDisk(one(random, &disks)?),
             700..710 => Op::BeginRead(one(random, &live)?),
             710..725 => {
@@ -214,7 +232,7 @@ impl Op {
             }
             825..840 => {
                 let node = history.expendable(random)?;
-                let others = history.cluster.owning().into_iter().filter(|n| *n != node && on.contains(n)).count();
+                let others = history.cluster.with_room().into_iter().filter(|n| *n != node).count();
                 let crash = Op::Crash { node, changes: random.below(40), seed: random.next_u64() };
                 (others >= 2).then_some(crash)?
             }
@@ -231,7 +249,13 @@ impl Op {
             886..890 if history.cluster.nodes.len() < 6 => Op::Join,
             890..896 => Op::Rot { node: history.expendable(random)?, seed: random.next_u64() },
             896..899 => Op::Wipe(history.expendable(random)?),
-            899..906 => Op::Scrub(one(random, &on)?),
+            899..903 => Op::Scrub(one(random, &on)?),
+            903..905 => {
+                let roomy = history.cluster.with_room();
+                let bytes = [0, 100, 5000, 100_000][usize_from(random.below(4))];
+                Op::Fill { node: one(random, &roomy).filter(|_| roomy.len() > 2)?, bytes }
+            }
+            905..906 => Op::Room(one(random, &history.cluster.full())?),
             906..912 => {
                 Op::Drain(one(random, &history.cluster.owning()).filter(|_| history.cluster.owning().len() > 2)?)
             }

@@ -33,6 +33,8 @@ pub(crate) struct DiskRow {
     pub(crate) bytes: Vec<u8>,
     /// Cuts that are neither published nor given up, oldest first.
     pub(crate) commits: Vec<Commit>,
+    /// Cuts that were given up by putting something else in place, of which the node may not know yet.
+    pub(crate) given_up: Vec<CommitId>,
     pub(crate) is_gone: bool,
 }
 

@@ -85,6 +85,7 @@ impl History {
             }
             Op::Follow(disk) => drop(self.disk(disk).await),
             Op::Report(disk) => self.report(disk),
+            Op::PutBack { disk, version } => self.put_back(disk, version).await,
             Op::DeleteVersion(version) => self.rows.versions[version].is_deleted = true,
             Op::DeleteDisk(disk) => self.delete_disk(disk).await,
             Op::BeginRead(version) => self.rows.versions[version].readers += 1,
@@ -95,7 +96,7 @@ impl History {
             Op::BeginRound => drop(self.next_round().await),
             Op::SweepNode(node) => {
                 let before = self.copies();
-                self.sweep_node(node).await;
+                self.sweep_node_in_time(node).await;
                 self.check_copies_stay(&before);
             }
             Op::Sweep => {
@@ -128,10 +129,13 @@ impl History {
             Op::Wipe(node) => {
                 self.cluster.kill(node, Death::Kill).await;
                 self.cluster.nodes[node].pool_disk = SimDisk::new();
+                self.cluster.nodes[node].is_full = false;
                 self.cluster.nodes[node].was_harmed = true;
                 self.cluster.nodes[node].is_tainted = false;
                 self.start(node).await;
             }
+            Op::Fill { node, bytes } => self.cluster.set_room(node, Some(bytes)),
+            Op::Room(node) => self.cluster.set_room(node, None),
             Op::Scrub(node) => self.scrub(node),
             Op::Repair(node) => {
                 let before = self.copies();
@@ -184,8 +188,8 @@ impl History {
         };
         let mut bytes = of.bytes.as_ref().clone();
         bytes.resize(usize_from(want.size_bytes), 0);
-        let (reported, commits, is_gone) = (version, Vec::new(), false);
-        self.rows.disks.push(DiskRow { want, node, version, reported, bytes, commits, is_gone });
+        let (reported, commits, given_up, is_gone) = (version, Vec::new(), Vec::new(), false);
+        self.rows.disks.push(DiskRow { want, node, version, reported, bytes, commits, given_up, is_gone });
         self.disk(self.rows.disks.len() - 1).await;
     }
 
@@ -225,14 +229,14 @@ impl History {
         row.commits.push(Commit { id, upload, bytes: Arc::new(row.bytes.clone()), saved: None });
     }
 
-    async fn save(&self, disk: usize) -> Saved {
+    pub(crate) async fn save(&self, disk: usize) -> Saved {
         let row = &self.rows.disks[disk];
         let commit = &row.commits[0];
         let disks = &self.cluster.nodes[row.node].process().disks;
         disks.save(row.want.disk, commit.id, commit.upload.round).await.expect("saves")
     }
 
-    fn saved(&mut self, disk: usize, saved: Saved) {
+    pub(crate) fn saved(&mut self, disk: usize, saved: Saved) {
         let row = &self.rows.disks[disk];
         let (upload, base) = (row.commits[0].upload, self.rows.versions[row.version].root.clone());
         // What an upload stores after its end may be swept at any time.
@@ -285,6 +289,25 @@ impl History {
         }
     }
 
+    /// In one transaction the disk gets the version and the next generation, and nothing is published of what it held.
+    async fn put_back(&mut self, disk: usize, version: usize) {
+        self.until_merged(disk).await;
+        let (id, root, bytes) = {
+            let of = &self.rows.versions[version];
+            (of.id, of.root.clone(), of.bytes.clone())
+        };
+        let row = &mut self.rows.disks[disk];
+        let generation = row.want.generation + 1;
+        row.want = DiskWant { version: id, root, generation, since_generation: generation, ..row.want.clone() };
+        row.version = version;
+        let size = row.bytes.len();
+        row.bytes.clone_from(&bytes);
+        row.bytes.resize(size, 0);
+        let commits = std::mem::take(&mut row.commits);
+        row.given_up.extend(commits.iter().map(|commit| commit.id));
+        commits.into_iter().for_each(|commit| self.rows.end_upload(commit.upload));
+    }
+
     fn report(&mut self, disk: usize) {
         let row = &self.rows.disks[disk];
         let status = self.cluster.nodes[row.node].process().disks.status(row.want.disk).expect("it is there");
@@ -316,7 +339,7 @@ impl History {
     /// Begins a round, once all nodes that are on have carried out the one before.
     async fn next_round(&mut self) -> bool {
         if let Some(round) = self.door.round()
-            && !self.cluster.on().iter().all(|node| round.done.contains(node))
+            && !self.cluster.on().iter().all(|n| round.done.contains(n) || self.cluster.nodes[*n].is_full)
             && self.random.below(5) > 0
         {
             return false;
@@ -331,7 +354,14 @@ impl History {
     }
 
     async fn sweep_nodes(&self) {
-        futures::future::join_all(self.cluster.on().into_iter().map(|node| self.sweep_node(node))).await;
+        futures::future::join_all(self.cluster.on().into_iter().map(|node| self.sweep_node_in_time(node))).await;
+    }
+
+    /// As [`Self::sweep_node`]. A node whose disk is full cannot note what it drops, and does it when there is room again.
+    async fn sweep_node_in_time(&self, node: usize) {
+        if !self.cluster.nodes[node].is_full {
+            self.sweep_node(node).await;
+        }
     }
 
     /// Starts a node. What it lost is what was taken from it, and nothing else.
@@ -342,9 +372,10 @@ impl History {
         assert!(node.was_harmed || lost.objects == 0, "node {number} misses objects after a start: {lost:?}");
         for commit in node.process().disks.commits() {
             let rows = self.rows.disks.iter().filter(|row| row.node == number);
-            let known = rows.flat_map(|row| row.commits.iter().map(|commit| (row.want.disk, commit.id)));
+            let known =
+                rows.flat_map(|row| row.commits.iter().map(|commit| commit.id).chain(row.given_up.iter().copied()));
             let published = self.rows.versions.iter().filter_map(|version| version.root.commit);
-            let known: BTreeSet<_> = known.map(|(_, id)| id).chain(published).collect();
+            let known: BTreeSet<_> = known.chain(published).collect();
             assert!(known.contains(&commit.1), "node {number} has a cut that it gave up: {commit:?}");
         }
     }
@@ -368,8 +399,9 @@ impl History {
     pub(crate) fn scrub(&mut self, number: usize) {
         let node = &mut self.cluster.nodes[number];
         let share = &node.process().share;
-        for name in share.names().expect("the store lists") {
-            share.scrub(&name).expect("the disk reads");
+        // Also the copies that are doubted since a start: they count again when they are read.
+        for object in share.list_all(None, usize::MAX).expect("the store lists") {
+            share.scrub(&object.name).expect("the disk reads");
         }
         share.look_for_losses().expect("writes it down");
         node.is_tainted = false;
@@ -384,7 +416,7 @@ impl History {
         let copies = self.copies();
         let before = self.needed().into_iter().map(|name| (name, of(&on, &name), of(&good, &name)));
         let before: Vec<_> = before.collect();
-        let is_whole = on == self.cluster.members();
+        let is_whole = on == self.cluster.members() && self.cluster.can_settle();
         let mut is_clean = false;
         for pass in 0.. {
             let passes = on.iter().map(|n| self.cluster.nodes[*n].process().repair.pass());

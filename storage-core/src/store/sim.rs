@@ -68,6 +68,11 @@ impl SimDisk {
         self.state().faults.fail_sync_after(syncs);
     }
 
+    /// Bytes of all files together.
+    pub fn used(&self) -> u64 {
+        self.state().used()
+    }
+
     /// Limits the bytes of all files together; `None` removes the limit.
     pub fn set_room(&self, room: Option<u64>) {
         self.state().room = room;
@@ -175,10 +180,13 @@ impl State {
         }
     }
 
+    fn used(&self) -> u64 {
+        self.now.files.values().map(|bytes| bytes.len() as u64).sum()
+    }
+
     /// Bytes by which all files together may still grow.
     fn free(&self) -> u64 {
-        let used: u64 = self.now.files.values().map(|bytes| bytes.len() as u64).sum();
-        self.room.map_or(u64::MAX, |room| room.saturating_sub(used))
+        self.room.map_or(u64::MAX, |room| room.saturating_sub(self.used()))
     }
 }
 

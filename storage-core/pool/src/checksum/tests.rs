@@ -111,8 +111,7 @@ impl Node {
     fn request(&self, call: ObjectCall) -> Message {
         let names = || encode_names(self.here.iter().chain([&self.absent]).map(Record::name));
         match call {
-            ObjectCall::Get => Message::sealed(call, None, &names()),
-            ObjectCall::Have => Message::sealed(call, None, &names()),
+            ObjectCall::Get | ObjectCall::Have => Message::sealed(call, None, &names()),
             ObjectCall::Touch => Message::sealed(call, Some((ROUND_HEADER, "12")), &names()),
             ObjectCall::Put => {
                 let records = [&self.absent, &record("a third")].map(|record| record.to_bytes());
