@@ -148,30 +148,20 @@ pub(crate) fn run(table: &mut Table) {
     });
 }
 
-/// Reads of chunks that are in the node's cache: the first of each chunk after a start of the agent, which hashes it, beside
-/// the same read again.
+/// First reads of chunks after a start of the agent: of those in the node's cache, which hashes them then, beside the same
+/// reads again; and of those in its own share of the pool, which it reads and decodes. Then random reads of both.
 pub(crate) fn first_reads(table: &mut Table) {
     crate::runtime().block_on(async {
-        let mut cluster = Cluster::start(ClusterOptions::files(1).as_processes()).await;
-        let file = cluster.dir.join("image.raw");
-        Pattern::striped(73, SIZE, SIZE, SIZE).write(&file);
-        cluster.api.import("base", &file).await;
-        let path = deploy(&cluster, "web").await;
-        assert_eq!(std::fs::read(&path).expect("read").len() as u64, SIZE);
-        let direct = rustix::fs::OFlags::DIRECT.bits().cast_signed();
-        let (mut first, mut verified) = (Vec::new(), Vec::new());
+        let (mut cached, mut own) = (Node::start(&["--pool-memory", "0B"]).await, Node::start(&[]).await);
+        let (mut first, mut verified, mut decoded) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..3 {
-            cluster.kill_agent(0);
-            cluster.start_agent(0);
-            cluster.all_ready().await;
-            let disk = muster_tests::eventually("the disk is served again", Duration::from_secs(30), async || {
-                File::options().read(true).custom_flags(direct).open(&path).map_err(|e| e.to_string())
-            });
-            let disk = disk.await;
+            let disk = cached.restart().await;
             first.push(read_us(&disk));
             verified.push(read_us(&disk));
+            // A second pass would put into its cache what does not fit into memory.
+            decoded.push(read_us(&own.restart().await));
         }
-        let (first, verified) = (median(first), median(verified));
+        let (first, verified, decoded) = (median(first), median(verified), median(decoded));
         table.row(
             "first 4 KiB read of a cached chunk after a start (time)",
             format!("{first:.0} µs"),
@@ -179,7 +169,51 @@ pub(crate) fn first_reads(table: &mut Table) {
             Some(first / verified),
             "none",
         );
+        table.row(
+            "first 4 KiB read of a chunk of the node's own share after a start (time)",
+            format!("{decoded:.0} µs"),
+            format!("{first:.0} µs of a cached chunk"),
+            Some(decoded / first),
+            "none",
+        );
+        for load in &LOADS[..2] {
+            let pairs: Vec<_> = (0..3).map(|_| (fio(&own.disk, load), fio(&cached.disk, load))).collect();
+            let name = format!("{} of the node's own share, 256 MiB (fio)", load.name);
+            row_of(table, &name, &pairs, 1e6, "MB/s", "cached", "none");
+        }
     });
+}
+
+/// A cluster of one node, whose own share has all chunks of a disk. All of the disk was read once.
+struct Node {
+    cluster: Cluster,
+    disk: PathBuf,
+}
+
+impl Node {
+    async fn start(more: &[&str]) -> Self {
+        let mut options = ClusterOptions::files(1).as_processes();
+        options.agent.more = more.iter().map(|&text| text.to_owned()).collect();
+        let cluster = Cluster::start(options).await;
+        let file = cluster.dir.join("image.raw");
+        Pattern::striped(73, SIZE, SIZE, SIZE).write(&file);
+        cluster.api.import("base", &file).await;
+        let disk = deploy(&cluster, "web").await;
+        assert_eq!(std::fs::read(&disk).expect("read").len() as u64, SIZE);
+        Self { cluster, disk }
+    }
+
+    /// Restarts the agent. Returns the disk, opened to read around the kernel's page cache.
+    async fn restart(&mut self) -> File {
+        let direct = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+        self.cluster.kill_agent(0);
+        self.cluster.start_agent(0);
+        self.cluster.all_ready().await;
+        let disk = muster_tests::eventually("the disk is served again", Duration::from_secs(30), async || {
+            File::options().read(true).custom_flags(direct).open(&self.disk).map_err(|e| e.to_string())
+        });
+        disk.await
+    }
 }
 
 /// Reads one block of each chunk. Returns the mean time of a read in microseconds.
@@ -241,12 +275,16 @@ async fn first_writes(table: &mut Table, cluster: &Cluster) {
 }
 
 fn row(table: &mut Table, what: &str, pairs: &[(f64, f64)], unit: f64, name: &str, target: &str) {
+    row_of(table, what, pairs, unit, name, "raw file", target);
+}
+
+fn row_of(table: &mut Table, what: &str, pairs: &[(f64, f64)], unit: f64, name: &str, than: &str, target: &str) {
     let of = |pick: fn(&(f64, f64)) -> f64| median(pairs.iter().map(pick).collect());
     let (ours, theirs, ratio) = (of(|p| p.0), of(|p| p.1), of(|p| p.0 / p.1));
     table.row(
         what,
         format!("{:.1} {name}", ours / unit),
-        format!("{:.1} {name} raw file", theirs / unit),
+        format!("{:.1} {name} {than}", theirs / unit),
         Some(ratio),
         target,
     );

@@ -400,11 +400,13 @@ pub struct Deployment {
     pub ready: u64,
     /// How long the steps of starting took, over all ready members.
     pub timing: Timing,
-    /// Bytes that were fetched from other nodes for its disks. For operators only.
+    /// Bytes that were fetched from other nodes for its disks, as of the last reports of its nodes. A node reports when the state
+    /// of an instance changes, and every 5 seconds what else has changed: while a disk is read, the figure may be that far
+    /// behind, also right after an operation has ended. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub fetched_bytes: Option<u64>,
-    /// Bytes that its guests wrote and that are kept on their nodes. For operators only.
+    /// Bytes that its guests wrote and that are kept on their nodes, from the same reports. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub local_bytes: Option<u64>,

@@ -33,7 +33,7 @@ use muster_api::{
     deployment::Runtime,
     firmware::MachineFeature,
     node_protocol::{
-        Assignment, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest, LeftDisk, Observed,
+        Assignment, Desired, DiskAssignment, DiskReport, Incarnation, InstanceReport, JoinAnswer, JoinRequest, LeftDisk, Observed,
         Offer, RenewAnswer, RenewRequest, Report, SalvageDisk, SalvageOrder, SalvageReport, SalvagedDisk, VersionRoot,
         Wanted, boot::BootReport, network::NetworksAssignment, sweep::SweepRound,
     },
@@ -193,6 +193,7 @@ struct Scripted {
     boots: Vec<(InstanceId, BootReport)>,
     salvage: std::collections::VecDeque<Result<Option<SalvagedDisk>, DiskError>>,
     state: Option<Observed>,
+    fetched_bytes: u64,
 }
 
 #[derive(Clone)]
@@ -216,8 +217,27 @@ impl FakeHost {
     }
 
     fn reports(&self, desired: &Desired) -> Vec<InstanceReport> {
-        let state = self.with(|s| s.state.unwrap_or(Observed::Running));
-        desired.assignments.iter().map(|a| report(a, state)).collect()
+        let (state, fetched_bytes) = self.with(|s| (s.state.unwrap_or(Observed::Running), s.fetched_bytes));
+        let disks = |a: &Assignment| a.disks.iter().map(|disk| disk_report(disk, fetched_bytes)).collect();
+        let with_disks = |a| InstanceReport { disks: disks(a), ..report(a, state) };
+        desired.assignments.iter().map(with_disks).collect()
+    }
+}
+
+fn disk_report(disk: &DiskAssignment, fetched_bytes: u64) -> DiskReport {
+    DiskReport {
+        disk: disk.disk,
+        path: format!("/nowhere/{}.raw", disk.disk),
+        version: disk.version,
+        ahead: None,
+        unsaved_bytes: 0,
+        fetched_bytes,
+        local_bytes: 0,
+        size_bytes: None,
+        in_guest: None,
+        guest_lacks: None,
+        detail: None,
+        generation: None,
     }
 }
 
@@ -655,6 +675,20 @@ async fn a_report_is_repeated_once_something_else_is_wanted_of_the_instance() {
         assert_eq!((told.full, told.desired_revision, told.instances.len()), (false, 2, 1));
         assert_eq!(told.instances[0].instance, two.instance);
     });
+    running.stop().await;
+}
+
+/// The API says how old the figures of a deployment may be. Nothing else changes here that would be a reason for a report.
+#[tokio::test]
+async fn what_a_disk_has_fetched_is_reported_within_seconds_although_nothing_else_changes() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let scripted = ScriptedController::new();
+    scripted.script(|s| s.desired = Some(controller.desired(1, 1, vec![assignment(1)])));
+    let running = Running::start(controller.config(data.path()), scripted.clone()).await;
+    scripted.until("the first report", |s| !s.reports.is_empty()).await;
+    running.host.with(|s| s.fetched_bytes = 55 << 20);
+    let has_it = |report: &Report| report.instances.iter().any(|i| i.disks[0].fetched_bytes == 55 << 20);
+    scripted.until("the figure", |s| s.reports.last().is_some_and(has_it)).await;
     running.stop().await;
 }
 

@@ -51,7 +51,11 @@ use self::{
     own::{OwnBodies, OwnBody},
     slots::{BAD, Content, PROVEN, Slot, SlotFile},
 };
-use super::{base::Pages, config::Config, memory::AlignedBuf};
+use super::{
+    base::Pages,
+    config::Config,
+    memory::{AlignedBuf, give_back_freed},
+};
 use crate::telemetry;
 
 /// Most slots the clock hand passes in search of one to evict.
@@ -376,9 +380,11 @@ impl Cache {
         bytes
     }
 
-    /// Forgets what nobody has read for a while of this node's own share.
+    /// Forgets what nobody has read for a while of this node's own share. May take some milliseconds.
     pub(crate) fn forget_idle(&self) {
-        self.own.forget_idle(Instant::now());
+        if self.own.forget_idle(Instant::now()) {
+            give_back_freed();
+        }
         #[expect(clippy::cast_precision_loss, reason = "far below the 53 bits that a gauge holds exactly")]
         metrics::gauge!(telemetry::POOL_MEMORY_BYTES).set(self.own.bytes() as f64);
     }

@@ -131,10 +131,12 @@ impl OwnBodies {
         }
     }
 
-    /// Forgets what nobody has read for a while.
-    pub(super) fn forget_idle(&self, now: Instant) {
+    /// Forgets what nobody has read for a while. Returns whether the last body left with that.
+    pub(super) fn forget_idle(&self, now: Instant) -> bool {
         let mut inner = lock(&self.inner);
+        inner.pushed.forget_old(now);
         let Inner { bodies, order, bytes, .. } = &mut *inner;
+        let had_any = !bodies.is_empty();
         bodies.retain(|_, entry| {
             let stays = now.saturating_duration_since(entry.read_at) < SOON;
             if !stays {
@@ -147,7 +149,7 @@ impl OwnBodies {
             // Not even the room for names is kept.
             (*bodies, *order) = (HashMap::new(), VecDeque::new());
         }
-        inner.pushed.forget_old(now);
+        had_any && order.is_empty()
     }
 
     /// Bytes in memory, about.
@@ -262,9 +264,9 @@ mod tests {
         assert!(own.keep(body(5), now + SOON / 2));
         assert!(!own.has(&name(3)) && own.has(&name(4)) && own.has(&name(1)));
 
-        own.forget_idle(now + SOON);
+        assert!(!own.forget_idle(now + SOON));
         assert_eq!(own.bytes(), 3 * body(1).cost(), "all were read since");
-        own.forget_idle(now + 2 * SOON);
+        assert!(own.forget_idle(now + 2 * SOON) && !own.forget_idle(now + 2 * SOON));
         assert_eq!((own.bytes(), own.has(&name(1))), (0, false));
         assert!(own.keep(body(1), now + 2 * SOON), "idleness is no reason for a slot");
     }
