@@ -324,6 +324,7 @@ impl Disk {
     }
 
     /// Reads `bytes` at `offset`, and fetches what is missing.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) async fn read(self: &Arc<Self>, offset: u64, bytes: u64) -> Result<Vec<u8>, Fault> {
         self.read_missing(offset, bytes, Missing::default()).await
     }

@@ -33,9 +33,9 @@ use muster_api::{
     deployment::Runtime,
     firmware::MachineFeature,
     node_protocol::{
-        Assignment, Desired, DiskAssignment, DiskReport, Incarnation, InstanceReport, JoinAnswer, JoinRequest, LeftDisk, Observed,
-        Offer, RenewAnswer, RenewRequest, Report, SalvageDisk, SalvageOrder, SalvageReport, SalvagedDisk, VersionRoot,
-        Wanted, boot::BootReport, network::NetworksAssignment, sweep::SweepRound,
+        Assignment, Desired, DiskAssignment, DiskReport, Incarnation, InstanceReport, JoinAnswer, JoinRequest,
+        LeftDisk, Observed, Offer, RenewAnswer, RenewRequest, Report, SalvageDisk, SalvageOrder, SalvageReport,
+        SalvagedDisk, VersionRoot, Wanted, boot::BootReport, network::NetworksAssignment, sweep::SweepRound,
     },
     token::{JoinToken, Secret},
 };
