@@ -631,11 +631,13 @@ mod tests {
             ca_file,
             allow_http,
             write,
+            evict,
         } = repository;
         assert!(
             url.is_some() && endpoint.is_some() && region.is_some() && access_key.is_some() && secret_key.is_some()
         );
         assert!(session_token.is_some() && ca_file.is_some() && allow_http.is_some() && write.is_some());
+        assert!(evict.is_some());
         assert!(body_within_s.is_some() && share.is_some() && min_bytes_per_s.is_some() && pace_over_s.is_some());
         assert!(
             out_after.is_some()

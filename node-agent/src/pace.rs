@@ -38,7 +38,12 @@ impl Pace {
 
 /// Waits a moment while somebody waits for objects of the pool.
 pub(crate) async fn give_way(pool: &PoolClient) {
-    let end = Instant::now() + GIVE_WAY;
+    give_way_for(pool, GIVE_WAY).await;
+}
+
+/// Waits while somebody waits for objects of the pool, at most so long.
+pub(crate) async fn give_way_for(pool: &PoolClient, most: Duration) {
+    let end = Instant::now() + most;
     while pool.reads_under_way() && Instant::now() < end {
         sleep(LOOK).await;
     }

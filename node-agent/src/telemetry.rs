@@ -84,7 +84,11 @@ pub const REPOSITORY_BEHIND_BYTES: &str = "muster_agent_repository_behind_bytes"
 pub const REPOSITORY_BEHIND_SECONDS: &str = "muster_agent_repository_behind_seconds";
 /// 1 while the repository cannot be used, else 0.
 pub const REPOSITORY_FAILING: &str = "muster_agent_repository_failing";
-/// Objects that the repository had and has no more, and that no node has that should have them.
+/// Objects of which this node gave its copy up, because the repository has them.
+pub const REPOSITORY_EVICTED_OBJECTS: &str = "muster_agent_repository_evicted_objects";
+/// Stored bytes of those copies.
+pub const REPOSITORY_EVICTED_BYTES: &str = "muster_agent_repository_evicted_bytes";
+/// Objects that the repository has no good body of, and that no node has.
 pub const REPOSITORY_MISSING_OBJECTS: &str = "muster_agent_repository_missing_objects";
 /// Objects that this node has written to the repository since the agent started.
 pub const REPOSITORY_UPLOADED_OBJECTS: &str = "muster_agent_repository_uploaded_objects_total";

@@ -64,6 +64,9 @@ pub struct RepositorySettings {
     pub region: String,
     /// When new objects are written.
     pub write: WriteMode,
+    /// Whether nodes whose disks fill up may give up copies of objects that the repository has.
+    #[serde(default)]
+    pub evict: bool,
     /// Whether the endpoint may be plain HTTP.
     pub allow_http: bool,
     /// Certificates of CAs that its own is checked against, besides those of the system; PEM.
@@ -132,6 +135,7 @@ mod tests {
             endpoint: None,
             region: "us-east-1".to_owned(),
             write: WriteMode::Behind,
+            evict: false,
             allow_http: false,
             ca_pem: None,
             keys: RepositoryKeys {

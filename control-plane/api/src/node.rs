@@ -173,11 +173,11 @@ pub struct RepositoryUse {
     pub fetched: ObjectAmount,
     /// Objects that it has deleted there.
     pub deleted_objects: u64,
-    /// Objects that it no longer has itself, because the repository has them.
+    /// Copies that it gave up and has not now, because the repository has the objects.
     pub evicted: ObjectAmount,
     /// Bodies read from there that were not the object.
     pub bad_bodies: u64,
-    /// Objects that the repository had and has no more, and that this node does not have either.
+    /// Objects of which the repository has no good body and no node has a copy, as far as this node knows.
     pub missing_objects: u64,
     /// Calls that failed.
     pub errors: u64,

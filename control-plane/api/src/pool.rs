@@ -86,6 +86,10 @@ pub struct PoolRepository {
     pub url: String,
     /// When it gets new objects.
     pub write: RepositoryWrite,
+    /// Whether nodes whose disks fill up may give up copies of objects that it has.
+    #[serde(default)]
+    #[schema(required)]
+    pub evict: bool,
     /// What does not work, a sentence for each of those that say so; empty if all works.
     pub trouble: Vec<String>,
     /// Objects that nodes have to write there and have not written.
@@ -100,9 +104,9 @@ pub struct PoolRepository {
     pub fetched: ObjectAmount,
     /// Objects that nodes have deleted there.
     pub deleted_objects: u64,
-    /// Copies that nodes no longer have, because the repository has them.
+    /// Copies that nodes gave up and have not now, because the repository has the objects. Losing it may lose these objects.
     pub evicted: ObjectAmount,
-    /// Objects that the repository had and has no more, and that the nodes that know of them do not have either.
+    /// Objects of which the repository has no good body and no node has a copy. The versions that need them are in `lost`.
     pub missing_objects: u64,
 }
 
@@ -140,7 +144,7 @@ pub struct PoolRepair {
     #[serde(default)]
     #[schema(required)]
     pub wanted: ObjectAmount,
-    /// Copies that are where they belong.
+    /// Copies that are where they belong, with those that nodes gave up because the repository has the objects.
     #[serde(default)]
     #[schema(required)]
     pub present: ObjectAmount,

@@ -134,9 +134,10 @@ impl App {
             })
         };
         let behind = amount(|usage| usage.behind);
-        let missing_objects = sum(|usage| usage.missing_objects);
+        // Several nodes may know of the same.
+        let missing_objects = nodes.iter().map(|(_, usage)| usage.missing_objects).max().unwrap_or(0);
         if missing_objects > 0 {
-            trouble.push(format!("{missing_objects} objects are no more in it, and on no node that should have them"));
+            trouble.push(format!("of {missing_objects} objects it has no good body, and no node has a copy"));
         }
         let unchecked_objects = sum(|usage| usage.unchecked_objects);
         let slash = if configured.prefix.is_empty() { "" } else { "/" };
@@ -151,6 +152,7 @@ impl App {
                 WriteMode::Behind => RepositoryWrite::Behind,
                 WriteMode::Through => RepositoryWrite::Through,
             },
+            evict: configured.evict,
             trouble,
             behind,
             oldest_behind_s: nodes.iter().filter_map(|(_, usage)| usage.oldest_behind_s).max(),

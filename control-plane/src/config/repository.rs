@@ -60,6 +60,8 @@ pub struct Repository {
     pub allow_http: bool,
     /// When new objects are written.
     pub write: WriteMode,
+    /// Whether nodes whose disks fill up may give up copies of objects that it has.
+    pub evict: bool,
 }
 
 impl Repository {
@@ -84,6 +86,7 @@ impl Repository {
             endpoint: self.endpoint.clone(),
             region: self.region.clone(),
             write: self.write,
+            evict: self.evict,
             allow_http: self.allow_http,
             ca_pem,
             keys: RepositoryKeys {
@@ -178,6 +181,16 @@ pub struct RepositorySettings {
     )]
     #[serde(deserialize_with = "write_mode_in_file")]
     pub write: Option<WriteMode>,
+    /// Whether nodes whose disks fill up may give up copies of what that store has [default: false]
+    #[arg(
+        id = "repository_evict",
+        long = "repository-evict",
+        env = "MUSTER_CONTROLLER_REPOSITORY_EVICT",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub evict: Option<bool>,
 }
 
 impl RepositorySettings {
@@ -193,15 +206,21 @@ impl RepositorySettings {
             ca_file: self.ca_file.or(below.ca_file),
             allow_http: self.allow_http.or(below.allow_http),
             write: self.write.or(below.write),
+            evict: self.evict.or(below.evict),
         }
     }
 
     /// The repository that all layers together describe; `None` without a URL.
     pub(super) fn checked(self) -> Result<Option<Repository>, Wrong> {
         let wrong = |key, why: &str| Err(Wrong { key, why: why.to_owned() });
-        let Self { url, endpoint, region, access_key, secret_key, session_token, ca_file, allow_http, write } = self;
+        let Self { url, endpoint, region, access_key, secret_key, session_token, ca_file, allow_http, write, evict } =
+            self;
         let Some(url) = url.filter(|url| !url.is_empty()) else {
-            let is_nothing = endpoint.is_none() && access_key.is_none() && secret_key.is_none() && write.is_none();
+            let is_nothing = endpoint.is_none()
+                && access_key.is_none()
+                && secret_key.is_none()
+                && write.is_none()
+                && evict.is_none();
             let why = "it is missing, and other settings of the repository are there: give s3://BUCKET/PREFIX, or none of them";
             return if is_nothing { Ok(None) } else { wrong("pool.repository.url", why) };
         };
@@ -240,6 +259,7 @@ impl RepositorySettings {
             ca_file,
             allow_http,
             write: write.unwrap_or_default(),
+            evict: evict.unwrap_or(false),
         }))
     }
 }
@@ -300,6 +320,9 @@ mod tests {
         let repository = said(&format!("url = 's3://bucket/a/b/'\n{KEYS}")).expect("fits").expect("some");
         assert_eq!((repository.bucket.as_str(), repository.prefix.as_str()), ("bucket", "a/b"));
         assert_eq!((repository.region.as_str(), repository.write), (DEFAULT_REGION, WriteMode::Behind));
+        assert!(!repository.evict);
+        let evicting = said(&format!("url = 's3://bucket'\nevict = true\n{KEYS}")).expect("fits").expect("some");
+        assert!(evicting.settings().expect("reads").evict);
         assert!(!format!("{repository:?}").contains("hidden"));
         assert_eq!(repository.settings().expect("reads").url(), "s3://bucket/a/b");
     }

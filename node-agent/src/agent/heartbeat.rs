@@ -9,7 +9,7 @@ use muster_api::{
     node_protocol::{HEARTBEAT_S, Heartbeat, HeartbeatAnswer, LINKS_MAX, Moved, MovedBetween, NODE_PROTOCOL, Observed},
 };
 use muster_pool::{PeerBytes, membership::digest};
-use storage_core::{lock, store::ChunkStore as _, units::u64_from};
+use storage_core::{ObjectName, lock, store::ChunkStore as _, units::u64_from};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 
@@ -145,13 +145,20 @@ impl Loops {
             traffic: Some(self.moved()),
             features: self.host.features(),
             repair: self.repair.progress(),
-            gone: self.repair.gone(),
+            gone: self.gone(),
             scrub: Some(self.scrubber.progress()),
             repository: self.keeper.usage(),
             tunnel: self.host.tunnel().ok().map(|tunnel| tunnel.to_string()),
             unexplained: Some(self.unexplained()),
             stopping: false,
         }
+    }
+
+    /// What is lost with the last copy, as far as this node knows. The controller bears a name that comes twice.
+    fn gone(&self) -> Vec<ObjectName> {
+        let mut gone = self.repair.gone();
+        gone.extend(self.keeper.lost());
+        gone
     }
 
     /// What moved since this process began.
@@ -214,6 +221,8 @@ impl Loops {
             gauge!(telemetry::REPOSITORY_BEHIND_BYTES).set(number(repository.behind.bytes));
             gauge!(telemetry::REPOSITORY_BEHIND_SECONDS).set(number(repository.oldest_behind_s.unwrap_or(0)));
             gauge!(telemetry::REPOSITORY_FAILING).set(flag(repository.trouble.is_some()));
+            gauge!(telemetry::REPOSITORY_EVICTED_OBJECTS).set(number(repository.evicted.objects));
+            gauge!(telemetry::REPOSITORY_EVICTED_BYTES).set(number(repository.evicted.bytes));
             gauge!(telemetry::REPOSITORY_MISSING_OBJECTS).set(number(repository.missing_objects));
             counter!(telemetry::REPOSITORY_UPLOADED_OBJECTS).absolute(repository.uploaded.objects);
             counter!(telemetry::REPOSITORY_UPLOADED_BYTES).absolute(repository.uploaded.bytes);

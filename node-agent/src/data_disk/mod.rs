@@ -5,6 +5,7 @@
 //! ```text
 //! free space      who gives way
 //!   v  < 9/8 (keep_free + mirror_reserve)   the cache: it shrinks by itself, and takes a chunk only for another one
+//!   v  < 13/12 (keep_free + mirror_reserve) copies of objects that the repository has, if it says `evict`, up to 5/4
 //!   v  <= keep_free + mirror_reserve        the pool takes no new objects; other nodes get them      condition disk_full
 //!   v  <= keep_free                         the node takes no new instances                          condition node_full
 //!   v  0                                    commits and cuts of its disks fail, then a guest's write: the guest is paused

@@ -22,6 +22,21 @@ impl Reserves {
         self.keep_free_bytes
     }
 
+    /// With less than this free, copies are given up of objects that the repository has, where that is wanted. The cache has
+    /// given way by then, and no object was refused yet.
+    #[must_use]
+    pub fn evict_bytes(&self) -> u64 {
+        let objects = self.objects_bytes();
+        objects.saturating_add(objects / 12)
+    }
+
+    /// They are given up until so much is free. The cache may take some of it again.
+    #[must_use]
+    pub fn evicted_bytes(&self) -> u64 {
+        let objects = self.objects_bytes();
+        objects.saturating_add(objects / 4)
+    }
+
     /// With less than this free, the cache gives way. It is more than where the pool opens again: as long as there is a cache,
     /// no object is refused for it.
     #[must_use]
@@ -89,6 +104,8 @@ mod tests {
     fn the_cache_gives_way_before_an_object_is_refused() {
         let opens = RESERVES.objects_bytes() + RESERVES.objects_bytes() / 16;
         assert!(RESERVES.cache_bytes() > opens);
+        assert!(RESERVES.evicted_bytes() > RESERVES.cache_bytes());
+        assert!(RESERVES.cache_bytes() > RESERVES.evict_bytes() && RESERVES.evict_bytes() > opens);
     }
 
     #[test]

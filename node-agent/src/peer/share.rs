@@ -21,7 +21,10 @@ use storage_core::{
 };
 use tracing::debug;
 
-use super::{losses::Losses, repository::Fresh};
+use super::{
+    losses::Losses,
+    repository::{Fresh, Recent},
+};
 use crate::data_disk::{DataDisk, Room, Space};
 
 /// Objects that the store removes at a time. Commits wait meanwhile, for a few milliseconds at most.
@@ -43,7 +46,13 @@ pub struct PoolShare {
     /// See [`PoolShare::watch_stamps`].
     watch: OnceLock<Watch>,
     fresh: Arc<Fresh>,
+    recent: Recent,
+    /// Which objects were given up here; none while no copy may be.
+    evicted: Mutex<Option<EvictedNames>>,
 }
+
+/// Tells of each object whether its copy was given up here.
+pub type EvictedNames = Arc<dyn Fn(&[ObjectName]) -> Result<Vec<bool>, StoreError> + Send + Sync>;
 
 /// Hears of the stamps of new objects.
 type Watch = Box<dyn Fn(u64) -> std::io::Result<()> + Send + Sync>;
@@ -61,6 +70,8 @@ impl PoolShare {
             oldest_put: AtomicU64::new(u64::MAX),
             watch: OnceLock::new(),
             fresh: Arc::default(),
+            recent: Recent::default(),
+            evicted: Mutex::default(),
         }
     }
 
@@ -86,6 +97,17 @@ impl PoolShare {
     #[must_use]
     pub fn fresh(&self) -> &Arc<Fresh> {
         &self.fresh
+    }
+
+    /// What was read from the store lately.
+    #[must_use]
+    pub fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// Who knows from now on which copies were given up because the repository has the objects.
+    pub fn set_evicted(&self, evicted: Option<EvictedNames>) {
+        *lock(&self.evicted) = evicted;
     }
 
     /// The lowest stamp that anything was put with since the last call; the highest number there is when nothing was. Copies
@@ -227,10 +249,12 @@ impl ChunkStore for PoolShare {
     }
 
     fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError> {
+        self.recent.mark(name);
         self.store.get(name)
     }
 
     fn load(&self, name: &ObjectName) -> Result<Option<VerifiedObject>, StoreError> {
+        self.recent.mark(name);
         self.store.load(name)
     }
 
@@ -240,6 +264,11 @@ impl ChunkStore for PoolShare {
 
     fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
         self.store.find(name)
+    }
+
+    fn evicted(&self, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        let evicted = lock(&self.evicted).clone();
+        evicted.map_or_else(|| Ok(vec![false; names.len()]), |evicted| evicted(names))
     }
 
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {

@@ -288,6 +288,7 @@ impl Sweeper {
             self.drop_dead(named, &mut done).await?;
         }
         self.drop_own(named, scope, &mut done).await?;
+        self.drop_evicted(named, scope, &mut done).await?;
         self.bury(named).await?;
         done.reclaimed_bytes = self.reclaim(named).await?;
         counter!(telemetry::POOL_RECLAIMED_BYTES).increment(done.reclaimed_bytes);
@@ -346,6 +347,23 @@ impl Sweeper {
         }
     }
 
+    /// Asks about the objects of which this node gave its copy up, and forgets those that nothing needs.
+    async fn drop_evicted(&self, named: Named, scope: Scope, done: &mut SweepDone) -> Result<(), End> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        let mut after = None;
+        loop {
+            let listed = keeper.evicted_after(after, NAMES_MAX).await;
+            let Some(last) = listed.last() else { return Ok(()) };
+            after = Some(last.name);
+            let names = listed.iter().filter(|object| scope.covers(object, named.round)).map(|object| object.name);
+            let part: Vec<ObjectName> = names.collect();
+            if !part.is_empty() {
+                let unneeded = self.ask(named, || self.controller.sweep_judge(named.round.round, part.clone())).await?;
+                self.drop_objects(named, unneeded, done).await?;
+            }
+        }
+    }
+
     /// Drops those of the objects that their stamps do not protect.
     async fn drop_objects(&self, named: Named, names: Vec<ObjectName>, done: &mut SweepDone) -> Result<(), End> {
         self.check(named)?;
@@ -377,8 +395,9 @@ impl Sweeper {
         loop {
             let due = keeper.due(&history, round, after).await;
             if !due.names.is_empty() {
+                let judged = tokio::time::Instant::now();
                 let unneeded = self.ask(named, || self.controller.sweep_judge(round, due.names.clone())).await?;
-                if !keeper.bury(round, &due.names, &unneeded).await {
+                if !keeper.bury(round, &due.names, &unneeded, judged).await {
                     return Ok(());
                 }
             }

@@ -6,6 +6,7 @@ mod background;
 mod consoles;
 mod cut_faults;
 mod cuts;
+mod eviction;
 mod freezes;
 #[expect(unreachable_pub, reason = "a module of another crate")]
 #[path = "../../../tests/harness/guest_time.rs"]

@@ -12,7 +12,7 @@ use muster_api::{
 use muster_pool::{
     Call,
     transport::{NameTable, http_client, node_tls_name},
-    wire::{decode_stamps, encode_names},
+    wire::{Held, decode_held, encode_names},
 };
 use storage_core::{
     Record,
@@ -250,7 +250,7 @@ async fn only_members_ask_what_a_node_has_and_tell_of_losses() {
     let names = [record.name(), chunk(2).name()];
     let peer = http_client(&cluster.nodes[1].identity, &cluster.ca.ca(), table.clone()).unwrap();
     let answer = peer.post(&url).body(encode_names(names)).send().await.unwrap();
-    assert_eq!(decode_stamps(&answer.bytes().await.unwrap(), 2).unwrap(), [Some(6), None]);
+    assert_eq!(decode_held(&answer.bytes().await.unwrap(), 2).unwrap(), [Held::Here(6), Held::Absent]);
     let half = peer.post(&url).body(encode_names(names).slice(..40)).send().await.unwrap();
     assert_eq!(half.status(), StatusCode::BAD_REQUEST);
     assert_eq!(node.store.find(&record.name()).unwrap().unwrap().round, 6, "it was not stamped");

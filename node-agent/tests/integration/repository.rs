@@ -37,25 +37,31 @@ use crate::support::{TestCluster, chunk, eventually, page};
 const INCARNATION: Incarnation = Incarnation { number: 1, random: 7 };
 
 /// Nodes with their keepers, and a repository.
-struct World {
-    store: TestStore,
-    cluster: TestCluster,
-    shares: Vec<Arc<PoolShare>>,
+pub(crate) struct World {
+    pub(crate) store: TestStore,
+    pub(crate) cluster: TestCluster,
+    pub(crate) shares: Vec<Arc<PoolShare>>,
     controllers: Vec<ScriptedController>,
-    keepers: Vec<Arc<Keeper>>,
-    waits: KeeperWaits,
-    tasks: JoinSet<()>,
+    pub(crate) keepers: Vec<Arc<Keeper>>,
+    pub(crate) waits: KeeperWaits,
+    pub(crate) tasks: JoinSet<()>,
     _folders: Vec<tempfile::TempDir>,
 }
 
 impl World {
     async fn new(nodes: usize) -> Self {
+        Self::over((0..nodes).map(|_| Arc::new(MemoryStore::new()) as Arc<dyn ChunkStore>).collect()).await
+    }
+
+    /// Of nodes with these stores.
+    pub(crate) async fn over(stores: Vec<Arc<dyn ChunkStore>>) -> Self {
+        let nodes = stores.len();
         let folders: Vec<_> = (0..nodes).map(|_| tempfile::tempdir().unwrap()).collect();
-        let share = |folder: &tempfile::TempDir| {
+        let share = |(folder, store): (&tempfile::TempDir, Arc<dyn ChunkStore>)| {
             let disk = Arc::new(DataDisk::new(folder.path().to_owned(), Reserves::default()));
-            Arc::new(PoolShare::new(Arc::new(MemoryStore::new()), disk))
+            Arc::new(PoolShare::new(store, disk))
         };
-        let shares: Vec<Arc<PoolShare>> = folders.iter().map(share).collect();
+        let shares: Vec<Arc<PoolShare>> = folders.iter().zip(stores).map(share).collect();
         let stores = shares.iter().map(|share| share.clone() as Arc<dyn ChunkStore>).collect();
         let mut world = Self {
             store: TestStore::start().await,
@@ -74,11 +80,11 @@ impl World {
         world
     }
 
-    fn data_dir(&self, at: usize) -> PathBuf {
+    pub(crate) fn data_dir(&self, at: usize) -> PathBuf {
         self.cluster.nodes[at].data.path().to_owned()
     }
 
-    fn start(&mut self, at: usize) -> Arc<Keeper> {
+    pub(crate) fn start(&mut self, at: usize) -> Arc<Keeper> {
         let keeper = Arc::new(Keeper::open(KeeperParts {
             pool: self.cluster.nodes[at].pool.clone(),
             share: self.shares[at].clone(),
@@ -93,7 +99,7 @@ impl World {
     }
 
     /// Heartbeats of all nodes are answered with these settings.
-    fn order(&self, revision: u64, settings: &RepositorySettings) {
+    pub(crate) fn order(&self, revision: u64, settings: &RepositorySettings) {
         for (controller, keeper) in self.controllers.iter().zip(&self.keepers) {
             let order = RepositoryOrder { revision, settings: Some(settings.clone()) };
             controller.script(|script| script.repository = Some(order));
@@ -116,11 +122,11 @@ impl World {
         (uses.iter().map(|u| u.behind.objects).sum(), uses.iter().map(|u| u.unchecked_objects).sum())
     }
 
-    async fn until_all_written(&self, records: &[Record]) {
+    pub(crate) async fn until_all_written(&self, records: &[Record]) {
         eventually("the repository has all", || self.has(records) && self.behind() == (0, 0)).await;
     }
 
-    fn has(&self, records: &[Record]) -> bool {
+    pub(crate) fn has(&self, records: &[Record]) -> bool {
         let keys = self.store.keys();
         records.iter().all(|record| keys.contains(&self.store.settings().object_key(&record.name())))
     }
@@ -254,10 +260,10 @@ async fn a_put_through_is_in_the_repository_when_it_answers_and_is_refused_while
 }
 
 /// A sweeper per node.
-struct Sweepers(Vec<Arc<Sweeper>>);
+pub(crate) struct Sweepers(Vec<Arc<Sweeper>>);
 
 impl Sweepers {
-    async fn start(world: &mut World) -> Self {
+    pub(crate) async fn start(world: &mut World) -> Self {
         let mut sweepers = Vec::new();
         for at in 0..world.shares.len() {
             let (controller, share) = (Arc::new(world.controllers[at].clone()), world.shares[at].clone());
@@ -275,7 +281,7 @@ impl Sweepers {
     }
 
     /// All nodes carry out a round in which nothing needs these.
-    async fn round(&self, world: &World, round: u64, unneeded: &[Record]) -> SweepDone {
+    pub(crate) async fn round(&self, world: &World, round: u64, unneeded: &[Record]) -> SweepDone {
         let mut names: Vec<ObjectName> = unneeded.iter().map(Record::name).collect();
         names.sort_unstable();
         let mut sum = SweepDone::default();
@@ -392,4 +398,52 @@ async fn a_damaged_body_is_replaced_by_a_node_that_has_the_object() {
     }
     assert!(whole, "it was not replaced");
     assert!(world.keepers[0].usage().unwrap().bad_bodies > 0);
+}
+
+#[tokio::test]
+async fn a_bad_body_that_no_node_has_is_told_by_its_name_until_it_is_put_again() {
+    let world = World::with_order(2).await;
+    let all = records(0..5);
+    world.cluster.client.put(2, all.clone()).await.unwrap();
+    world.until_all_written(&all).await;
+    let (bad, gone) = (all[0].clone(), all[2].clone());
+    world.forget(&[bad.clone(), gone.clone()]);
+    let key = |record: &Record| world.store.settings().object_key(&record.name());
+    world.store.change(&key(&bad), |body| body.map(|body| body.slice(..body.len() / 2)));
+    world.store.change(&key(&gone), |_| None);
+    for record in [&bad, &gone] {
+        let read = world.cluster.nodes[0].pool.get(&[record.name()], Instant::now() + Duration::from_secs(2)).await;
+        assert!(matches!(read, Err(PoolError::Lost { .. })));
+    }
+    let mut both = vec![bad.name(), gone.name()];
+    both.sort_unstable();
+    eventually("both are told", || world.keepers[0].lost() == both).await;
+    assert_eq!(world.keepers[0].usage().unwrap().missing_objects, 2);
+    world.cluster.client.put(3, vec![bad.clone(), gone.clone()]).await.unwrap();
+    // Nodes look again every minute, and sooner when they come across it.
+    let again = world.cluster.nodes[0].pool.get(&both, soon()).await.unwrap();
+    assert_eq!(again.len(), 2);
+}
+
+#[tokio::test]
+async fn a_bad_body_is_replaced_by_the_copy_of_another_node_than_the_one_that_read_it() {
+    let world = World::with_order(3).await;
+    let all = records(0..20);
+    world.cluster.client.put(2, all.clone()).await.unwrap();
+    world.until_all_written(&all).await;
+    let bad = all.iter().find(|record| !world.cluster.holders(record).contains(&0)).unwrap().clone();
+    let key = world.store.settings().object_key(&bad.name());
+    world.store.change(&key, |body| body.map(|body| body.slice(..body.len() / 2)));
+    let repository = world.cluster.nodes[0].pool.repository().unwrap();
+    assert!(repository.get(bad.name(), soon()).await.unwrap().is_none());
+    let mut whole = false;
+    for _ in 0..100 {
+        whole = repository.look(bad.name(), soon()).await.unwrap().is_some();
+        if whole {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(whole, "it was not replaced");
+    assert!(world.keepers[0].lost().is_empty());
 }

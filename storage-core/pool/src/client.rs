@@ -14,7 +14,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -43,7 +43,7 @@ use crate::{
     limits::PoolLimits,
     put::{PutDone, Spread},
     repository::Repository,
-    restock::RESTOCKS,
+    restock::{RESTOCKS, Restock},
     tls::{Ca, Identity, TlsError},
     traffic::Traffic,
     transport::{NameTable, bounded, detail, http_client, node_tls_name, refusal},
@@ -192,6 +192,7 @@ impl PoolClient {
             taking: Arc::default(),
             repository: ArcSwapOption::empty(),
             restocking: Arc::new(Semaphore::new(RESTOCKS)),
+            restock_where: AtomicU8::new(Restock::AtHome as u8),
             sweep_round: AtomicU64::new(0),
         };
         Self { inner: Arc::new(inner) }
@@ -224,6 +225,17 @@ impl PoolClient {
     /// The controller named this round of the sweep. Stamps that are absurdly far above it are not taken from others.
     pub fn heard_round(&self, round: u64) {
         self.inner.sweep_round.store(round, Ordering::Relaxed);
+    }
+
+    /// The round of the sweep that was heard of last; 0 before any.
+    #[must_use]
+    pub fn sweep_round(&self) -> u64 {
+        self.inner.sweep_round.load(Ordering::Relaxed)
+    }
+
+    /// What becomes of objects that the repository gives from now on.
+    pub fn set_restock(&self, restock: Restock) {
+        self.inner.restock_where.store(restock as u8, Ordering::Relaxed);
     }
 
     /// Forgets the membership epochs before this one: what they gave to nodes is where newer ones say.

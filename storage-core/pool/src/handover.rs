@@ -26,6 +26,9 @@
 //!
 //! **No copy counted that is bad.** A touch reads the copy and compares it with its checksum ([`ChunkStore::touch`]).
 //!
+//! **What the repository has.** A node that gave its copy up because the repository has the object says yes, too, if the stamp
+//! protects nothing any more. It has no copy that could keep a younger stamp, and says no to one.
+//!
 //! **An empty node stays empty.** A node that owns nothing by its own record takes no objects and no touches. What began
 //! before is over when [`PoolClient::settled`] answers, so a node that has nothing then never has anything again under this
 //! record or a newer one like it, and it can be taken out.
@@ -297,7 +300,7 @@ impl Inner {
         Ok(said.iter().map(|byte| *byte == 1).collect())
     }
 
-    fn time_for(&self, bytes: u64) -> Duration {
+    pub(crate) fn time_for(&self, bytes: u64) -> Duration {
         Duration::from_millis(bytes.saturating_mul(1000) / self.limits.slowest_bytes_per_s.max(1))
     }
 
@@ -347,6 +350,11 @@ impl Inner {
             here.extend(names.iter().zip(touched).filter(|(_, touched)| *touched).map(|(name, _)| *name));
         }
         chunks.sync()?;
-        Ok(Some(objects.iter().map(|object| here.contains(&object.name)).collect()))
+        let names: Vec<ObjectName> = objects.iter().map(|object| object.name).collect();
+        let evicted = chunks.evicted(&names)?;
+        let keeps = |(object, evicted): (&Stamped, bool)| {
+            here.contains(&object.name) || (evicted && self.is_outdated(object.stamp))
+        };
+        Ok(Some(objects.iter().zip(evicted).map(keeps).collect()))
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
 
@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) repository: ArcSwapOption<Repository>,
     /// Permits for putting back what the repository gave.
     pub(crate) restocking: Arc<Semaphore>,
+    /// A [`crate::Restock`].
+    pub(crate) restock_where: AtomicU8,
     /// The round of the sweep that this node last heard of; 0 before that.
     pub(crate) sweep_round: AtomicU64,
 }
@@ -65,6 +67,11 @@ impl Inner {
             0 => given,
             known => given.min(known.saturating_add(STAMP_AHEAD_MAX)),
         }
+    }
+
+    /// Whether a stamp protects nothing any more: no upload that lives now can have set it (I6). False while no round is known.
+    pub(crate) fn is_outdated(&self, stamp: u64) -> bool {
+        stamp.saturating_add(1) < self.sweep_round.load(Ordering::Relaxed)
     }
 
     pub(crate) fn repository(&self) -> Option<Arc<Repository>> {

@@ -45,5 +45,6 @@ pub use limits::PoolLimits;
 pub use put::PutDone;
 pub use repair::{Avoided, Delivered, Lacking, Parcel};
 pub use repository::{Repository, RepositoryError};
+pub use restock::Restock;
 pub use serve::{ServeLimits, serve};
 pub use traffic::{PeerBytes, Traffic};

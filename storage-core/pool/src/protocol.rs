@@ -9,7 +9,7 @@
 //! | `POST /peer/v1/objects/put` + [`ROUND_HEADER`] | records -> [`storage_core::store::PutSummary`] once all of them are on stable storage; with the round [`OWN_ROUND`] each is stamped with the round in its header |
 //! | `POST /peer/v1/objects/touch` + [`ROUND_HEADER`] | names -> one byte per name: 1 = here and stamped durably with the round, 0 = absent |
 //! | `POST /peer/v1/objects/take-over` + [`RECORD_HEADER`] | names, each with its stamp in 8 bytes -> one byte per name: 1 = a good copy is here, stamped durably with at least that stamp, and is not dropped while this node works with the record. 409 if it works with another one. Only members may ask |
-//! | `POST /peer/v1/objects/have` | names -> 8 bytes per name: 0 = absent, else the stamp plus 1; reads no object and stamps none. Only members may ask |
+//! | `POST /peer/v1/objects/have` | names -> 8 bytes per name: 0 = absent, else the stamp plus 1; with [`EVICTED_HEADER`] 2^64 - 1 = given up here because the repository has it, else 0. Reads no object and stamps none. Only members may ask |
 //!
 //! Requests state a checksum, and answers that are no streams of records get one ([`crate::checksum`]).
 //!
@@ -62,6 +62,8 @@ pub const ROUND_HEADER: &str = "muster-round";
 /// Header with the membership record that the caller works with, as 32 hex digits: the first half of the SHA-256 of its
 /// JSON text.
 pub const RECORD_HEADER: &str = "muster-record";
+/// Header of a question what a node has, whose caller knows what an evicted object is; any value.
+pub const EVICTED_HEADER: &str = "muster-evicted";
 /// Value of [`ROUND_HEADER`] in a put of copies: each keeps the stamp that it has elsewhere.
 pub const OWN_ROUND: &str = "own";
 

@@ -10,6 +10,8 @@
 //!   would stay although nothing needs it, nor older, or it would go although an upload counts on it.
 //! * Nothing is known about what a silent node has. It gets nothing, and nobody gets a copy in its place: a node that is
 //!   only down comes back. A node without room is passed over as in a put, and the next in rank gets the copy.
+//! * A node that gave its copy up because the repository has the object lacks nothing, unless the stamp is so young that an
+//!   upload may count on the copies that nodes have.
 //! * Nothing is dropped here. A copy that is too many is left to the hand-over (`handover.rs`).
 
 use std::{
@@ -24,18 +26,20 @@ use storage_core::{
     cause::explain,
     lock,
     membership::Member,
+    record::Wire,
     store::{ChunkStore, Listed},
     units::u64_from,
 };
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use crate::{
     PoolClient, checksum,
     inner::Inner,
-    protocol::{NAMES_MAX, OWN_ROUND, ObjectCall},
+    protocol::{EVICTED_HEADER, NAMES_MAX, OWN_ROUND, ObjectCall},
     put::{PutFailure, accepted},
     view::View,
-    wire::{decode_stamps, encode_names},
+    wire::{Held, RecordReader, decode_held, encode_names},
 };
 
 /// Questions under way at a time.
@@ -147,7 +151,11 @@ impl Avoided {
 pub(crate) enum Said {
     Nothing,
     Absent,
-    Here { stamp: u64 },
+    Here {
+        stamp: u64,
+    },
+    /// It gave its copy up because the repository has the object.
+    Evicted,
 }
 
 impl PoolClient {
@@ -169,7 +177,9 @@ impl PoolClient {
             if !sends(own, &homes[at], &said[at]) {
                 continue;
             }
-            for (node, stamp) in wanted_copies(object.round, &homes[at], &said[at]) {
+            // An upload may count on a copy with a young stamp, so that one is to be on nodes.
+            let is_young = !self.inner.is_outdated(object.round);
+            for (node, stamp) in wanted_copies(object.round, &homes[at], &said[at], is_young) {
                 let copy = Wanted { name: object.name, stored_bytes: object.stored_bytes, stamp };
                 wanted.entry(node).or_default().push(copy);
             }
@@ -192,7 +202,8 @@ impl PoolClient {
         held.iter().zip(homes).filter(|(_, homes)| !homes.contains(&own)).map(|(object, _)| *object).collect()
     }
 
-    /// Those of these objects that no node of the pool has, this one included; none if not all nodes answered.
+    /// Those of these objects that no node of the pool has, this one included; none if not all nodes answered. The repository
+    /// may have them.
     pub async fn nobody_has(&self, names: &[ObjectName]) -> Option<Vec<ObjectName>> {
         let view = self.inner.view.load_full();
         let local = self.inner.local.as_ref();
@@ -211,12 +222,34 @@ impl PoolClient {
         {
             let mut lacked = Vec::with_capacity(left.len());
             for part in left.chunks(NAMES_MAX) {
-                let stamps = self.inner.have(member, part).await.ok()?;
-                lacked.extend(part.iter().zip(stamps).filter(|(_, stamp)| stamp.is_none()).map(|(name, _)| *name));
+                let held = self.inner.have(member, part).await.ok()?;
+                let lacks = |held: &Held| !matches!(held, Held::Here(_));
+                lacked.extend(part.iter().zip(held).filter(|(_, held)| lacks(held)).map(|(name, _)| *name));
             }
             left = lacked;
         }
         Some(left)
+    }
+
+    /// The copy of an object that some other node has, proven, with the stamp that it has there; none if no node that answers
+    /// until `deadline` has a good one.
+    pub async fn copy_of(&self, name: ObjectName, deadline: Instant) -> Option<Record> {
+        let view = self.inner.view.load_full();
+        let own = self.inner.local.as_ref().map(|local| local.store);
+        let (owners, others) = view.readers(&name);
+        for node in owners.into_iter().chain(others) {
+            let member = view.member(node);
+            if Some(member.store) == own {
+                continue;
+            }
+            match timeout_at(deadline, self.inner.record_at(member, name)).await {
+                Ok(Ok(Some(record))) => return Some(record),
+                Ok(Ok(None)) => {}
+                Ok(Err(reason)) => debug!(node.name = %member.name, reason, "a node did not give a copy"),
+                Err(_elapsed) => return None,
+            }
+        }
+        None
     }
 
     /// Sends a parcel. Objects that this node no longer holds are left out. None if the other node did not take it; then it
@@ -302,29 +335,32 @@ impl Inner {
             questions.iter().flat_map(|(node, about)| about.chunks(NAMES_MAX).map(move |part| (*node, part.to_vec())));
         let asked = stream::iter(parts.collect::<Vec<_>>()).map(|(node, part)| async move {
             let names: Vec<ObjectName> = part.iter().map(|(at, _)| held[*at].name).collect();
-            let stamps = self.stamps_at(view.member(node), &names, avoided).await;
-            (part, stamps)
+            let held = self.held_at(view.member(node), &names, avoided).await;
+            (part, held)
         });
         let mut answers = asked.buffer_unordered(QUESTIONS);
-        while let Some((part, stamps)) = answers.next().await {
-            let Some(stamps) = stamps else { continue };
-            for ((at, place), stamp) in part.iter().zip(stamps) {
-                said[*at][*place] = stamp.map_or(Said::Absent, |stamp| Said::Here { stamp });
+        while let Some((part, held)) = answers.next().await {
+            for ((at, place), held) in part.iter().zip(held.into_iter().flatten()) {
+                said[*at][*place] = match held {
+                    Held::Absent => Said::Absent,
+                    Held::Here(stamp) => Said::Here { stamp },
+                    Held::Evicted => Said::Evicted,
+                };
             }
         }
         said
     }
 
     /// Asks one node which of these objects it has, with which stamps. None: it did not answer, and is avoided.
-    async fn stamps_at(&self, member: &Member, names: &[ObjectName], avoided: &Avoided) -> Option<Vec<Option<u64>>> {
+    async fn held_at(&self, member: &Member, names: &[ObjectName], avoided: &Avoided) -> Option<Vec<Held>> {
         if avoided.is_silent(member.store) {
             return None;
         }
         let health = self.health(member.store);
         match self.have(member, names).await {
-            Ok(stamps) => {
+            Ok(held) => {
                 health.well();
-                Some(stamps)
+                Some(held)
             }
             Err(failure) => {
                 health.failed();
@@ -334,17 +370,35 @@ impl Inner {
         }
     }
 
-    async fn have(&self, member: &Member, names: &[ObjectName]) -> Result<Vec<Option<u64>>, PutFailure> {
+    /// The record of an object as a node has it, proven.
+    async fn record_at(&self, member: &Member, name: ObjectName) -> Result<Option<Record>, String> {
+        let (http, base) = self.address(member.node).map_err(|e| e.to_string())?;
+        let request = http
+            .post(format!("{base}/peer/v1/objects/get"))
+            .timeout(self.limits.silence + self.time_for(u64_from(Record::BYTES_MAX)))
+            .body(encode_names([name]));
+        let answer = request.send().await.map_err(|e| explain(&e))?;
+        if !answer.status().is_success() {
+            return Err(format!("it answered {}", answer.status()));
+        }
+        let mut records = RecordReader::new(Box::pin(answer.bytes_stream()));
+        let Some(Wire::Present(record)) = records.next().await.map_err(|e| e.to_string())? else { return Ok(None) };
+        let proven = tokio::task::spawn_blocking(move || record.prove()).await.map_err(|e| e.to_string())?;
+        Ok(proven.ok().filter(|record| record.name() == name))
+    }
+
+    async fn have(&self, member: &Member, names: &[ObjectName]) -> Result<Vec<Held>, PutFailure> {
         let health = self.health(member.store);
         let _permit = health.puts.acquire().await.expect("nobody closes it");
         let (http, base) = self.address(member.node).map_err(|e| PutFailure::other(e.to_string()))?;
         let request = http
             .post(format!("{base}{}", ObjectCall::Have.path()))
+            .header(EVICTED_HEADER, "1")
             .timeout(self.limits.silence)
             .body(encode_names(names.iter().copied()));
         let answer = checksum::send(request).await.inspect_err(|e| health.not_connected(e));
         let body = accepted(answer, names.len() * 8).await?;
-        decode_stamps(&body, names.len()).map_err(|e| PutFailure::other(e.to_string()))
+        decode_held(&body, names.len()).map_err(|e| PutFailure::other(e.to_string()))
     }
 }
 
@@ -355,10 +409,12 @@ pub(crate) fn sends(own: usize, homes: &[usize], said: &[Said]) -> bool {
 }
 
 /// The homes that lack an object, with the stamp that the copies get. This node's own has the stamp `held`.
-fn wanted_copies(held: u64, homes: &[usize], said: &[Said]) -> Vec<(usize, u64)> {
+/// One that gave its copy up lacks it only if the object `is_young`.
+fn wanted_copies(held: u64, homes: &[usize], said: &[Said], is_young: bool) -> Vec<(usize, u64)> {
     let stamp_of = |said: &Said| if let Said::Here { stamp } = said { Some(*stamp) } else { None };
     let stamp = said.iter().filter_map(stamp_of).fold(held, u64::max);
-    homes.iter().zip(said).filter(|(_, said)| **said == Said::Absent).map(|(node, _)| (*node, stamp)).collect()
+    let lacks = |said: &Said| *said == Said::Absent || (*said == Said::Evicted && is_young);
+    homes.iter().zip(said).filter(|(_, said)| lacks(said)).map(|(node, _)| (*node, stamp)).collect()
 }
 
 /// Cuts what a node lacks into parcels.
@@ -395,7 +451,7 @@ mod tests {
 
     #[test]
     fn the_best_home_with_a_copy_sends_it_to_those_without() {
-        use Said::{Absent, Nothing};
+        use Said::{Absent, Evicted, Nothing};
         // Nodes 7, 3 and 9 are the homes. Each row: what they said, and who has to send what.
         for (said, senders) in [
             ([HERE, HERE, HERE], vec![]),
@@ -408,12 +464,16 @@ mod tests {
             // No home has it: who holds it beside them sends it.
             ([Absent, Absent, Absent], vec![(1, vec![7, 3, 9])]),
             ([Nothing, Absent, Absent], vec![(1, vec![3, 9])]),
+            // The repository has it for whoever gave its copy up, who cannot send it either.
+            ([Evicted, HERE, Absent], vec![(3, vec![9])]),
+            ([Evicted, Evicted, Absent], vec![(1, vec![9])]),
+            ([Evicted, Evicted, Evicted], vec![]),
         ] {
             for own in [7, 3, 9, 1] {
                 let has_it = own == 1 || [7, 3, 9].iter().zip(said).any(|(node, said)| *node == own && said == HERE);
                 let mut to = Vec::new();
                 if has_it && sends(own, &[7, 3, 9], &said) {
-                    to.extend(wanted_copies(5, &[7, 3, 9], &said).into_iter().map(|(node, _)| node));
+                    to.extend(wanted_copies(5, &[7, 3, 9], &said, false).into_iter().map(|(node, _)| node));
                 }
                 let expected = senders.iter().find(|(sender, _)| *sender == own).map(|(_, to)| to.clone());
                 assert_eq!(to, expected.unwrap_or_default(), "node {own} after {said:?}");
@@ -442,7 +502,9 @@ mod tests {
     #[test]
     fn a_copy_gets_the_highest_stamp_that_anybody_knows() {
         let said = [Said::Here { stamp: 3 }, Said::Here { stamp: 9 }, Said::Absent];
-        assert_eq!(wanted_copies(3, &[0, 1, 2], &said), [(2, 9)]);
-        assert_eq!(wanted_copies(4, &[2], &[Said::Absent]), [(2, 4)]);
+        assert_eq!(wanted_copies(3, &[0, 1, 2], &said, true), [(2, 9)]);
+        assert_eq!(wanted_copies(4, &[2], &[Said::Absent], false), [(2, 4)]);
+        // An upload may count on it.
+        assert_eq!(wanted_copies(4, &[2], &[Said::Evicted], true), [(2, 4)]);
     }
 }

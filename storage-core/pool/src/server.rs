@@ -40,10 +40,11 @@ use tracing::warn;
 use crate::{
     PoolClient, checksum,
     protocol::{
-        NAMES_MAX, OWN_ROUND, OWNS_NOTHING, ObjectCall, PUT_BYTES_MAX, RECORD_HEADER, ROUND_HEADER, Refusal, Refused,
+        EVICTED_HEADER, NAMES_MAX, OWN_ROUND, OWNS_NOTHING, ObjectCall, PUT_BYTES_MAX, RECORD_HEADER, ROUND_HEADER, Refusal,
+        Refused,
     },
     tls::PeerCaller,
-    wire::{RecordReader, Stamped, WireError, decode_names, decode_stamped, encode_stamps},
+    wire::{Held, RecordReader, Stamped, WireError, decode_names, decode_stamped, encode_held},
 };
 
 /// Requests of one caller at a time. A controller that imports at full speed uses about ten.
@@ -257,6 +258,7 @@ async fn touch(State(share): State<Share>, headers: HeaderMap, body: Bytes) -> R
 async fn have(
     State(Share { chunks, .. }): State<Share>,
     Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Bytes, Refused> {
     // I12: what a node holds beside what it is asked for is nobody else's business.
@@ -264,9 +266,19 @@ async fn have(
         return Err(Refusal::Forbidden.because("only members of the pool may ask what a node has"));
     }
     let names = names_of(&body)?;
-    let stamp = move |name: &ObjectName| Ok(chunks.find(name)?.map(|here| here.round));
-    let stamps = blocking(move || names.iter().map(stamp).collect::<Result<Vec<_>, _>>()).await?;
-    Ok(encode_stamps(&stamps))
+    let knows_evicted = headers.contains_key(EVICTED_HEADER);
+    let held = blocking(move || {
+        let evicted = if knows_evicted { chunks.evicted(&names)? } else { vec![false; names.len()] };
+        let held = |(name, evicted): (&ObjectName, bool)| {
+            Ok(match chunks.find(name)? {
+                Some(here) => Held::Here(here.round),
+                None if evicted => Held::Evicted,
+                None => Held::Absent,
+            })
+        };
+        names.iter().zip(evicted).map(held).collect::<Result<Vec<_>, _>>()
+    });
+    Ok(encode_held(&held.await?))
 }
 
 /// Another node wants to drop its copies of objects whose home this node is.

@@ -55,6 +55,7 @@ impl PoolClient {
         // No node has this place, so that none is taken for this one.
         let nobody = usize::MAX;
         let said = self.inner.ask_homes(&view, nobody, &asked, &homes, &Avoided::default()).await;
-        said.iter().map(|said| said.iter().any(|said| *said != Said::Absent)).collect()
+        let may_be = |said: &Said| matches!(said, Said::Nothing | Said::Here { .. });
+        said.iter().map(|said| said.iter().any(may_be)).collect()
     }
 }

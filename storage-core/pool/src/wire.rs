@@ -56,24 +56,43 @@ pub fn encode_names(names: impl IntoIterator<Item = ObjectName>) -> Bytes {
     out.freeze()
 }
 
-/// What a node has of the objects that it was asked about: for each its stamp, if it is there. Stamps are below 2^64 - 1:
-/// they count rounds of the sweep.
+/// What a node says of an object that it was asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It does not have it.
+    Absent,
+    /// It has it, with this stamp.
+    Here(u64),
+    /// It should have it, and gave its copy up because the repository has the object.
+    Evicted,
+}
+
+/// What a node has of the objects that it was asked about, a number for each. Stamps are far below 2^64 - 2: they count rounds
+/// of the sweep.
 #[must_use]
-pub fn encode_stamps(stamps: &[Option<u64>]) -> Bytes {
-    let number = |stamp: &Option<u64>| stamp.map_or(0, |stamp| stamp.saturating_add(1)).to_le_bytes();
-    stamps.iter().flat_map(number).collect()
+pub fn encode_held(held: &[Held]) -> Bytes {
+    let number = |held: &Held| match held {
+        Held::Absent => 0,
+        Held::Here(stamp) => stamp.saturating_add(1).min(u64::MAX - 1),
+        Held::Evicted => u64::MAX,
+    };
+    held.iter().flat_map(|held| number(held).to_le_bytes()).collect()
 }
 
 /// Reads the answer about `count` objects.
 ///
 /// # Errors
 /// When it has another length.
-pub fn decode_stamps(body: &[u8], count: usize) -> Result<Vec<Option<u64>>, WireError> {
+pub fn decode_held(body: &[u8], count: usize) -> Result<Vec<Held>, WireError> {
     let (numbers, rest) = body.as_chunks::<8>();
     if numbers.len() != count || !rest.is_empty() {
         return Err(WireError::Stamps { got: body.len(), count });
     }
-    Ok(numbers.iter().map(|bytes| u64::from_le_bytes(*bytes).checked_sub(1)).collect())
+    let held = |bytes: &[u8; 8]| match u64::from_le_bytes(*bytes) {
+        u64::MAX => Held::Evicted,
+        number => number.checked_sub(1).map_or(Held::Absent, Held::Here),
+    };
+    Ok(numbers.iter().map(held).collect())
 }
 
 /// The name of an object with a stamp.
@@ -253,14 +272,15 @@ mod tests {
     }
 
     #[test]
-    fn stamps_travel_and_another_length_is_refused() {
-        let stamps = [None, Some(0), Some(7), Some(u64::MAX - 1)];
-        let body = encode_stamps(&stamps);
-        assert_eq!(decode_stamps(&body, 4).expect("fits"), stamps);
-        assert!(matches!(decode_stamps(&body, 3), Err(WireError::Stamps { got: 32, count: 3 })));
-        assert!(matches!(decode_stamps(&body[..31], 4), Err(WireError::Stamps { got: 31, count: 4 })));
-        // A bug elsewhere must not turn an object that is there into one that is absent.
-        assert_ne!(encode_stamps(&[Some(u64::MAX)]), encode_stamps(&[None]));
+    fn what_a_node_has_travels_and_another_length_is_refused() {
+        let held = [Held::Absent, Held::Here(0), Held::Here(7), Held::Evicted];
+        let body = encode_held(&held);
+        assert_eq!(decode_held(&body, 4).expect("fits"), held);
+        assert!(matches!(decode_held(&body, 3), Err(WireError::Stamps { got: 32, count: 3 })));
+        assert!(matches!(decode_held(&body[..31], 4), Err(WireError::Stamps { got: 31, count: 4 })));
+        // A bug elsewhere must not turn an object that is there into one that is not.
+        let absurd = encode_held(&[Held::Here(u64::MAX)]);
+        assert!(matches!(decode_held(&absurd, 1).expect("fits")[..], [Held::Here(_)]));
     }
 
     #[test]

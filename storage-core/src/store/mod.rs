@@ -119,6 +119,15 @@ pub trait ChunkStore: Send + Sync {
         Ok(self.find(name)?.is_some())
     }
 
+    /// For each of these objects whether its copy was given up here because the repository has the object. Such an object is
+    /// not here: no other call of this trait finds it.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    fn evicted(&self, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        Ok(vec![false; names.len()])
+    }
+
     /// The next objects after a name, in name order, at most `count_max`, without those whose copy the disk does not read.
     /// Empty at the end.
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError>;

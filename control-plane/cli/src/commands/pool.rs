@@ -121,8 +121,11 @@ fn details(pool: &Pool) -> String {
 }
 
 fn repository_lines(repository: &PoolRepository) -> Vec<String> {
-    let PoolRepository { state, url, write, trouble, behind, oldest_behind_s, unchecked_objects, .. } = repository;
-    let mut lines = vec![format!("  store     {}: {url}, written {}", word(state), word(write))];
+    let PoolRepository {
+        state, url, write, evict, trouble, behind, oldest_behind_s, unchecked_objects, evicted, ..
+    } = repository;
+    let evicts = if *evict { ", nodes may evict" } else { "" };
+    let mut lines = vec![format!("  store     {}: {url}, written {}{evicts}", word(state), word(write))];
     lines.extend(trouble.iter().map(|trouble| format!("            {trouble}")));
     let oldest = oldest_behind_s.map_or_else(String::new, |s| format!(", the oldest waits for {s} s"));
     lines.push(format!(
@@ -136,6 +139,9 @@ fn repository_lines(repository: &PoolRepository) -> Vec<String> {
         units::bytes(repository.fetched.bytes),
         repository.deleted_objects
     ));
+    if evicted.objects > 0 {
+        lines.push(format!("  evicted   {} copies, {}", evicted.objects, units::bytes(evicted.bytes)));
+    }
     lines
 }
 

@@ -2,7 +2,7 @@
 
 use muster_api::{
     Page, Timestamp,
-    node::{ObjectAmount, PoolUse, Repair},
+    node::{ObjectAmount, PoolUse, Repair, RepositoryUse},
     pool::{
         AWAITED_MAX, AwaitedNode, DEFAULT_POOL, MIN_COPIES_MAX, PatchPool, Pool, PoolRepair, StartSweep, Sweep,
         SweepState,
@@ -171,7 +171,7 @@ impl App {
             },
             membership_epoch: epoch,
             oldest_open_epoch: nodes::oldest_open_membership(tx).await?.unwrap_or(epoch),
-            repair: repaired(&repairs, &usage, epoch, self.clock.now()),
+            repair: repaired(&repairs, &usage, evicted(&repositories), epoch, self.clock.now()),
             repository: self.repository_view(&repositories),
         })
     }
@@ -208,16 +208,23 @@ fn together(shares: &[PoolUse]) -> PoolUse {
     }
 }
 
-/// The repairs of all nodes that told of theirs, while this is the newest membership epoch.
-fn repaired(repairs: &[Repair], usage: &PoolUse, epoch: u64, now: Timestamp) -> PoolRepair {
+/// What nodes gave up because the repository has it.
+fn evicted(repositories: &[(String, RepositoryUse)]) -> ObjectAmount {
+    repositories.iter().map(|(_, usage)| usage.evicted).fold(ObjectAmount::default(), plus)
+}
+
+/// The repairs of all nodes that told of theirs, while this is the newest membership epoch. Nobody makes copies again that were
+/// `evicted`, so they count as present.
+fn repaired(repairs: &[Repair], usage: &PoolUse, evicted: ObjectAmount, epoch: u64, now: Timestamp) -> PoolRepair {
     let sum = |of: fn(&Repair) -> u64| repairs.iter().map(of).fold(0, u64::saturating_add);
     let amount = |of: fn(&Repair) -> ObjectAmount| repairs.iter().map(of).fold(ObjectAmount::default(), plus);
     let (missing, surplus) = (amount(|repair| repair.missing), amount(|repair| repair.surplus));
     let held = ObjectAmount { objects: usage.objects, bytes: usage.used_bytes };
-    let present = ObjectAmount {
+    let here = ObjectAmount {
         objects: held.objects.saturating_sub(surplus.objects),
         bytes: held.bytes.saturating_sub(surplus.bytes),
     };
+    let present = plus(here, evicted);
     PoolRepair {
         nodes_done: u64_from(repairs.iter().filter(|repair| repair.is_done(epoch)).count()),
         unchecked_objects: sum(|repair| repair.unchecked_objects),

@@ -14,20 +14,26 @@
 //! 3. A deletion is asked for only while the controller answers for the round, and only after the newest membership record
 //!    has been known for longer than any older keeper may take to end what it began. An object that is put while it is
 //!    deleted here waits for its turn to be written. One that a new keeper wrote meanwhile is asked for again (`mod.rs`).
-//! 4. The index forgets the object durably before the repository is asked to delete it.
+//! 4. A deletion ends soon after it was decided, or does not happen. Copies are only given up of what no such deletion can be
+//!    meant for (`evict.rs`). A name of a copy that was given up protects nothing in the repository.
+//! 5. The index forgets the object durably before the repository is asked to delete it.
 //!
 //! A node that missed rounds does not know their dead. What stays in the repository because of that is found by the listing.
 
 use std::sync::Arc;
 
 use storage_core::{ObjectName, store::ChunkStore as _};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Duration, Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::{CALL, Index, Keeper, KeeperError, blocking, lock};
 
 /// Objects that are judged and deleted together: as many as one request to the repository deletes.
 const BATCH: usize = 1000;
+
+/// Longest time from the judgement of objects to the end of their deletion. It is shorter than [`super::KeeperWaits::settled`], so
+/// that no deletion is under way that was decided before an upload which is over. It also bounds how long the sweep waits for writes.
+pub(super) const WITHIN: Duration = Duration::from_secs(120);
 
 /// Objects that can be deleted if nothing needs them now.
 #[derive(Debug, Default)]
@@ -42,11 +48,17 @@ impl Keeper {
     /// The sweep heard in a round of this history that nothing needs these objects.
     pub async fn unneeded(&self, history: &str, round: u64, names: &[ObjectName]) {
         let Some(index) = self.open_index().await else { return };
-        let keeps = self.pool.keeps(names);
-        let kept: Vec<ObjectName> =
-            names.iter().zip(keeps).filter(|(_, keeps)| *keeps).map(|(name, _)| *name).collect();
+        let (mut kept, mut others) = (Vec::new(), Vec::new());
+        for (name, keeps) in names.iter().zip(self.pool.keeps(names)) {
+            if keeps { kept.push(*name) } else { others.push(*name) }
+        }
         let history = history.to_owned();
-        if let Err(error) = blocking(move || index.dying(&history, round, &kept)).await {
+        let noted = blocking(move || {
+            index.not_evicted(&kept)?;
+            index.unneeded(&others)?;
+            index.dying(&history, round, &kept)
+        });
+        if let Err(error) = noted.await {
             warn!(%error, "unneeded objects stay in the repository until its next listing");
         }
     }
@@ -74,11 +86,13 @@ impl Keeper {
         })
     }
 
-    /// Deletes in the repository those of the objects that are due of which the controller has just said that nothing needs
-    /// them. The answer is whether to go on.
-    pub async fn bury(&self, round: u64, due: &[ObjectName], unneeded: &[ObjectName]) -> bool {
+    /// Deletes in the repository those of the objects that are due of which the controller has said that nothing needs them. It was
+    /// asked at `judged` or later. The answer is whether to go on.
+    pub async fn bury(&self, round: u64, due: &[ObjectName], unneeded: &[ObjectName], judged: Instant) -> bool {
         let Some(index) = self.open_index().await else { return false };
-        match self.bury_now(&index, round, due, unneeded).await {
+        let until = judged + WITHIN;
+        let buried = timeout_at(until, self.bury_now(&index, round, due, unneeded, until)).await;
+        match buried.unwrap_or(Err(KeeperError::Late)) {
             Ok(deleted) => {
                 lock(&self.state).burial_trouble = None;
                 if deleted > 0 {
@@ -100,8 +114,9 @@ impl Keeper {
         round: u64,
         due: &[ObjectName],
         unneeded: &[ObjectName],
+        until: Instant,
     ) -> Result<usize, KeeperError> {
-        let Some(repository) = self.pool.repository() else { return Ok(0) };
+        let Some(repository) = &self.pool.repository() else { return Ok(0) };
         let keeps = self.pool.keeps(unneeded);
         let kept: Vec<ObjectName> =
             unneeded.iter().zip(keeps).filter(|(_, keeps)| *keeps).map(|(name, _)| *name).collect();
@@ -112,7 +127,7 @@ impl Keeper {
         }
         let needed: Vec<ObjectName> = due.iter().copied().filter(|name| !kept.contains(name)).collect();
         let (share, asked) = (self.share.clone(), index.clone());
-        let _writes = self.writes.lock().await;
+        let _turn = self.turn(repository).await?;
         // It may have come back while nodes were asked. What comes from now on is written after the deletion.
         let gone = blocking(move || -> Result<Vec<ObjectName>, KeeperError> {
             asked.not_dying(&needed)?;
@@ -130,14 +145,14 @@ impl Keeper {
         if gone.is_empty() {
             return Ok(0);
         }
-        repository.delete(&gone, Instant::now() + CALL).await?;
+        repository.delete(&gone, until.min(Instant::now() + CALL)).await?;
         let (done, count) = (index.clone(), gone.len());
         blocking(move || done.not_dying(&gone)).await?;
         Ok(count)
     }
 
     /// The index, if there is a repository.
-    async fn open_index(&self) -> Option<Arc<Index>> {
+    pub(super) async fn open_index(&self) -> Option<Arc<Index>> {
         let repository = self.pool.repository()?;
         match timeout(CALL, self.index(&repository)).await {
             Ok(Ok(index)) => Some(index),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use muster_api::node_protocol::repository::RepositoryOrder;
 use tokio::time::sleep;
 
-use super::{Backoff, Keeper, NO_REPOSITORY, PAUSE, Repository, info, lock, warn};
+use super::{Backoff, Evicting, Instant, Keeper, Lost, NO_REPOSITORY, PAUSE, Repository, info, lock, lost, warn};
 use crate::latest::{Latest as _, latest_seen};
 
 impl Keeper {
@@ -71,22 +71,32 @@ impl Keeper {
             (Some(before), Some(now)) => before.settings().is_same_place(now.settings()),
             _ => false,
         };
+        let is_some = repository.is_some();
+        // First: from here on no index of the place before is opened any more.
+        self.pool.set_repository(repository);
         {
             let mut state = lock(&self.state);
             if let Some(before) = &before {
                 state.before = state.before.plus(before.counts());
             }
             if !stays {
-                *lock(&self.index) = None;
+                let known = lock(&self.index).take();
+                self.share.set_evicted(None);
                 state.waiting.clear();
                 state.later.clear();
                 state.again.clear();
                 state.listing = None;
-                state.pass = repository.is_some().then_some((None, 0));
+                (state.evicting, state.lost) = (Evicting::new(Instant::now()), Lost::new(Instant::now()));
+                // What only the place before had may be lost.
+                let evicted = known.map(|index| index.evicted_after(None, lost::NAMES_MAX)).transpose();
+                match evicted {
+                    Ok(names) => state.lost.suspect(names.into_iter().flatten().map(|(name, _)| name), false),
+                    Err(error) => warn!(%error, "what was given up for the repository before is not known any more"),
+                }
+                state.pass = is_some.then_some((None, 0));
             }
         }
-        self.share.fresh().want(repository.is_some());
-        self.pool.set_repository(repository);
+        self.share.fresh().want(is_some);
         self.used.send_replace(Some(revision));
     }
 }

@@ -2,15 +2,16 @@
 //! the membership record (at most once a day), and once a week. It finds
 //!
 //! * objects that this node keeps and does not know of: another node wrote them, or the index is new;
-//! * objects that the index has and the repository has no more: they are written again;
-//! * objects that this node keeps, that it does not have, and that nothing needs: leaks. The sweep judges them.
+//! * objects that the index has and the repository has no more: they are written again, or lost (`lost.rs`);
+//! * objects that this node keeps, that it does not have, and that nothing needs: leaks. The sweep judges them;
+//! * objects that no node has although they are needed: with `evict`, they count as evicted (`evict.rs`).
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use muster_pool::Repository;
-use storage_core::{ObjectName, store::ChunkStore as _, units::u64_from};
+use storage_core::{ObjectName, RecordHeader, store::ChunkStore as _, units::u64_from};
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::info;
 
 use super::{CALL, Done, Index, Keeper, KeeperError, blocking, lock};
 use crate::clock;
@@ -33,33 +34,40 @@ impl Keeper {
             None => return Ok(Done::All),
         };
         let record = lock(&self.state).record.0.clone();
-        let _writes = self.writes.lock().await;
+        let _turn = self.turn(repository).await?;
         let listed = repository.list(first, Instant::now() + CALL * 5).await?;
         let there: BTreeSet<ObjectName> = listed.iter().map(|kept| kept.name).collect();
         let asked = index.clone();
         let known = blocking(move || asked.shelf(first)).await?;
 
-        let gone: Vec<ObjectName> = known.iter().copied().filter(|name| !there.contains(name)).collect();
+        let gone: Vec<ObjectName> = known.difference(&there).copied().collect();
         self.note_gone(index, gone).await?;
 
-        let known: BTreeSet<ObjectName> = known.into_iter().collect();
         let names: Vec<ObjectName> = listed.iter().map(|kept| kept.name).collect();
         let keeps = self.pool.keeps(&names);
         let kept: Vec<(ObjectName, u64)> =
             listed.iter().zip(keeps).filter(|(_, keeps)| *keeps).map(|(kept, _)| (kept.name, kept.bytes)).collect();
         let new: Vec<_> = kept.iter().copied().filter(|(name, _)| !known.contains(name)).collect();
         let (share, noted) = (self.share.clone(), index.clone());
-        blocking(move || -> Result<(), KeeperError> {
+        let unknown = blocking(move || -> Result<Vec<(ObjectName, u64)>, KeeperError> {
             noted.note(&new)?;
             let mut not_here = Vec::new();
-            for (name, _) in kept {
+            for (name, bytes) in kept {
                 if share.find(&name)?.is_none() {
-                    not_here.push(name);
+                    not_here.push((name, bytes));
                 }
             }
-            Ok(noted.leaked(&not_here)?)
+            // The sweep judges what was given up here, too.
+            let evicted = noted.evicted(&not_here.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
+            let unknown = not_here.into_iter().zip(evicted).filter(|(_, evicted)| !evicted).map(|(object, _)| object);
+            Ok(unknown.collect())
         })
         .await?;
+        let (leaked, noted) = (unknown.iter().map(|(name, _)| *name).collect::<Vec<_>>(), index.clone());
+        blocking(move || noted.leaked(&leaked)).await?;
+        if repository.settings().evict {
+            self.find_evicted(index, unknown).await?;
+        }
 
         let is_end = {
             let mut state = lock(&self.state);
@@ -76,6 +84,18 @@ impl Keeper {
             return Ok(Done::All);
         }
         Ok(Done::More)
+    }
+
+    /// Of what the repository has and this node does not have, and does not know of, takes what no node has as evicted: the index
+    /// that knew of it was lost, or the nodes that gave it up are gone.
+    async fn find_evicted(&self, index: &Arc<Index>, unknown: Vec<(ObjectName, u64)>) -> Result<(), KeeperError> {
+        let names: Vec<ObjectName> = unknown.iter().map(|(name, _)| *name).collect();
+        let held = self.pool.may_be_held(&names).await;
+        let nowhere = unknown.into_iter().zip(held).filter(|(_, held)| !held);
+        let evicted: Vec<(ObjectName, u64)> =
+            nowhere.map(|((name, bytes), _)| (name, bytes.saturating_sub(u64_from(RecordHeader::BYTES)))).collect();
+        let noted = index.clone();
+        Ok(blocking(move || noted.evict(&evicted)).await?)
     }
 
     async fn is_listing_due(&self, index: &Arc<Index>) -> Result<bool, KeeperError> {
@@ -95,7 +115,7 @@ impl Keeper {
     }
 
     /// Forgets what the repository has no more, and writes it again where it is here.
-    async fn note_gone(&self, index: &Arc<Index>, gone: Vec<ObjectName>) -> Result<(), KeeperError> {
+    pub(super) async fn note_gone(&self, index: &Arc<Index>, gone: Vec<ObjectName>) -> Result<(), KeeperError> {
         if gone.is_empty() {
             return Ok(());
         }
@@ -116,18 +136,8 @@ impl Keeper {
             info!(objects = found.len(), "the repository has no more what this node knew there; it is written again");
             lock(&self.state).pass = Some((None, 0));
         }
-        // Another node may have them. If none has, whoever reads them is told.
-        let held = self.pool.may_be_held(&lost).await;
-        let lost: Vec<ObjectName> =
-            lost.into_iter().zip(held).filter(|(_, held)| !held).map(|(name, _)| name).collect();
-        if let Some(first) = lost.first() {
-            error!(
-                objects = lost.len(),
-                object.name = %first,
-                "the repository lost objects that no node has that should have them"
-            );
-            lock(&self.state).missing_objects += u64_from(lost.len());
-        }
+        // Another node may have them.
+        lock(&self.state).lost.suspect(lost, false);
         Ok(())
     }
 }

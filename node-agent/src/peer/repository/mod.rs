@@ -5,6 +5,8 @@
 //! objects that came, a pass over all own objects --> those that this node has to write
 //!                                                   --> asked for or written --> index    (`uploads.rs`)
 //! all keys of the repository, now and then       --> compared with the index              (`listing.rs`)
+//! the disk is near full, if that is wanted       --> copies of what the repository has go (`evict.rs`)
+//! what it should have and nothing has            --> told to the controller               (`lost.rs`)
 //! objects that nothing needs (sweep)             --> a round later: deleted there         (`burial.rs`)
 //! ```
 //! Words: the *uploader* of an object is the best node that has it, its *keeper* the best node whether it has it or not
@@ -14,16 +16,20 @@
 //! - Every object of this node that it has to write is written sooner or later, also after a crash: a start begins with a pass.
 //!   Nothing is lost while the repository cannot be used; what waits is counted and told.
 //! - Only what nothing needs is deleted, and never what this node has. The argument is in `burial.rs`.
+//! - No copy is given up but of an object that the repository was just seen to have. The argument is in `evict.rs`.
 //! - Writing and deleting never overlap on one node, so that an object that is written after a deletion stays.
 //! - Right after the membership record changed another node may still take itself for the keeper. What is written then is
 //!   asked for once more when that is over, and nothing is deleted before.
 
 mod burial;
+mod evict;
 mod follow;
 mod fresh;
 mod index;
 mod listing;
+mod lost;
 mod order;
+mod recent;
 mod uploads;
 
 use std::{
@@ -41,15 +47,18 @@ use muster_api::{
 use muster_pool::{PoolClient, Repository, repository::RepositoryCounts};
 use storage_core::{Backoff, ObjectName, lock, units::u64_from};
 use tokio::{
-    sync::watch,
+    sync::{MutexGuard, watch},
     time::{Instant, sleep_until},
 };
 use tracing::{info, warn};
 
 pub use fresh::Fresh;
+pub use recent::Recent;
 
 use self::{
+    evict::Evicting,
     index::{Index, IndexError},
+    lost::Lost,
     order::OrderFile,
     uploads::Waiting,
 };
@@ -132,7 +141,12 @@ struct State {
     listing: Option<u8>,
     /// The newest membership record ([`PoolClient::record`]), and since when it is known here.
     record: (String, Instant),
-    missing_objects: u64,
+    /// How far the eviction is.
+    evicting: Evicting,
+    /// What neither the repository nor a node has.
+    lost: Lost,
+    /// When a listing was begun because the repository lost something.
+    doubted_at: Option<Instant>,
     /// Why the keeper itself fails, in words.
     trouble: Option<String>,
     /// Why nothing could be deleted the last time, in words.
@@ -153,6 +167,10 @@ enum KeeperError {
     Index(#[from] IndexError),
     #[error(transparent)]
     Store(#[from] storage_core::StoreError),
+    #[error("the settings changed meanwhile")]
+    OtherSettings,
+    #[error("it had no turn in time, because writes to the repository took long")]
+    Late,
 }
 
 impl Keeper {
@@ -169,7 +187,9 @@ impl Keeper {
             pass_at: now,
             listing: None,
             record: (pool.record(), now),
-            missing_objects: 0,
+            evicting: Evicting::new(now),
+            lost: Lost::new(now),
+            doubted_at: None,
             trouble: None,
             burial_trouble: None,
             before: RepositoryCounts::default(),
@@ -225,9 +245,9 @@ impl Keeper {
             uploaded: ObjectAmount { objects: counts.uploaded_objects, bytes: counts.uploaded_bytes },
             fetched: ObjectAmount { objects: counts.fetched_objects, bytes: counts.fetched_bytes },
             deleted_objects: counts.deleted_objects,
-            evicted: ObjectAmount::default(),
+            evicted: lock(&self.index).as_ref().map_or_else(ObjectAmount::default, |index| index.evicted_amount()),
             bad_bodies: counts.bad_bodies,
-            missing_objects: state.missing_objects,
+            missing_objects: state.lost.objects(),
             errors: counts.errors,
             trouble_s: trouble.as_ref().map(|trouble| seconds(trouble.since)),
             trouble: trouble
@@ -267,7 +287,7 @@ impl Keeper {
             self.look_at_record();
             let done = match self.index(repository).await {
                 Ok(index) => self.some_work(repository, &index).await,
-                Err(error) => Err(error.into()),
+                Err(error) => Err(error),
             };
             let mut state = lock(&self.state);
             match done {
@@ -280,7 +300,8 @@ impl Keeper {
                     state.backoff.reset();
                     return;
                 }
-                Ok(Done::Resting) => return,
+                // The next step works with the new ones.
+                Ok(Done::Resting) | Err(KeeperError::OtherSettings) => return,
                 Err(error) => {
                     let text = error.to_string();
                     if state.trouble.as_ref() != Some(&text) {
@@ -309,7 +330,9 @@ impl Keeper {
         self.replace_bad(repository, index).await?;
         let uploaded = self.upload(repository, index).await?;
         let listed = if uploaded == Done::All { self.list(repository, index).await? } else { Done::All };
-        let is_more = [scanned, uploaded, listed].contains(&Done::More);
+        let evicted = self.evict(repository, index).await?;
+        let looked = self.look_for_lost(repository, index).await?;
+        let is_more = [scanned, uploaded, listed, evicted, looked].contains(&Done::More);
         Ok(if is_more { Done::More } else { Done::All })
     }
 
@@ -350,17 +373,41 @@ impl Keeper {
         record.0 == self.pool.record() && record.1.elapsed() >= self.waits.settled
     }
 
+    /// Whether these are the settings in use.
+    fn is_in_use(&self, repository: &Arc<Repository>) -> bool {
+        self.pool.repository().is_some_and(|used| Arc::ptr_eq(&used, repository))
+    }
+
+    /// The turn to write or delete in the repository, if it still is the one in use then.
+    async fn turn(&self, repository: &Arc<Repository>) -> Result<MutexGuard<'_, ()>, KeeperError> {
+        let turn = self.writes.lock().await;
+        if self.is_in_use(repository) { Ok(turn) } else { Err(KeeperError::OtherSettings) }
+    }
+
     /// The index of the place in use.
-    async fn index(&self, repository: &Repository) -> Result<Arc<Index>, IndexError> {
-        if let Some(index) = lock(&self.index).clone() {
-            return Ok(index);
-        }
+    async fn index(&self, repository: &Arc<Repository>) -> Result<Arc<Index>, KeeperError> {
         let settings = repository.settings();
         let place = format!("{} {}", settings.endpoint.as_deref().unwrap_or("aws"), settings.url());
+        if let Some(index) = lock(&self.index).clone().filter(|index| index.place() == place) {
+            return Ok(index);
+        }
+        if !self.is_in_use(repository) {
+            return Err(KeeperError::OtherSettings);
+        }
         let file = self.index_file.clone();
-        let opened = blocking(move || Index::open(&file, &place)).await?;
-        let opened = Arc::new(opened);
-        *lock(&self.index) = Some(opened.clone());
+        let opened = Arc::new(blocking(move || Index::open(&file, &place)).await?);
+        let mut used = lock(&self.index);
+        if !self.is_in_use(repository) {
+            return Err(KeeperError::OtherSettings);
+        }
+        *used = Some(opened.clone());
+        drop(used);
+        // Whoever asks does not keep the file open.
+        let index = Arc::downgrade(&opened);
+        self.share.set_evicted(Some(Arc::new(move |names: &[ObjectName]| match index.upgrade() {
+            Some(index) => Ok(index.evicted(names)?),
+            None => Ok(vec![false; names.len()]),
+        })));
         Ok(opened)
     }
 }

@@ -20,6 +20,7 @@ use storage_core::{
 use tokio::time::Instant;
 
 use super::{CALL, Done, Index, Keeper, KeeperError, PASS_EVERY, blocking, lock};
+use crate::pace::give_way_for;
 
 /// Objects that a pass looks at together.
 const BATCH: usize = 4096;
@@ -27,6 +28,10 @@ const BATCH: usize = 4096;
 const UPLOADS: usize = 64;
 /// Writes under way at a time. Each has an object in memory.
 const WRITES: usize = 8;
+/// Longest that a write waits for reads that are under way. Much may wait to be written, and the repository is far away anyway.
+const GIVE_WAY: Duration = Duration::from_millis(100);
+/// Writes begin for so long before something else gets its turn: the sweep waits for it.
+const TURN: Duration = Duration::from_secs(5);
 /// How long the best node for an object has before others look whether they have to write it. A put sends it to several nodes at
 /// once, and those that have it first would write it, too.
 const FIRST_WRITES: Duration = Duration::from_secs(2);
@@ -69,7 +74,11 @@ impl Keeper {
             return Ok(());
         }
         let (share, names): (_, Vec<ObjectName>) = (self.share.clone(), came.keys().copied().collect());
-        let find = move || names.iter().map(|name| share.find(name)).collect::<Result<Vec<_>, _>>();
+        let noted = index.clone();
+        let find = move || -> Result<Vec<Option<Listed>>, KeeperError> {
+            noted.not_evicted(&names)?;
+            names.iter().map(|name| Ok(share.find(name)?)).collect()
+        };
         let held: Vec<Listed> = blocking(find).await?.into_iter().flatten().collect();
         // Whoever writes through has written it.
         let ask_first = repository.settings().write == WriteMode::Through;
@@ -98,6 +107,9 @@ impl Keeper {
             return Ok(Done::All);
         };
         let next = Some((Some(last.name), seen + u64_from(held.len())));
+        // Their copies did not go before the process ended, or came back.
+        let (noted, names) = (index.clone(), held.iter().map(|object| object.name).collect::<Vec<_>>());
+        blocking(move || noted.not_evicted(&names)).await?;
         self.add_waiting(index, &held, true, |_| None).await?;
         let mut state = lock(&self.state);
         // A new membership record may have begun the pass anew meanwhile.
@@ -156,13 +168,13 @@ impl Keeper {
         if some.is_empty() {
             return Ok(Done::All);
         }
-        let _writes = self.writes.lock().await;
-        // After a failure what is under way is waited for, and nothing else begins.
-        let stopped = AtomicBool::new(false);
+        let _turn = self.turn(repository).await?;
+        // After a failure, or when the turn is over, what is under way is waited for, and nothing else begins.
+        let (stopped, until) = (AtomicBool::new(false), Instant::now() + TURN);
         let upload = |(name, waiting): (ObjectName, Waiting)| {
             let stopped = &stopped;
             async move {
-                if stopped.load(Ordering::Relaxed) {
+                if stopped.load(Ordering::Relaxed) || Instant::now() >= until {
                     return None;
                 }
                 Some((name, self.upload_one(repository, name, waiting.ask_first).await))
@@ -204,7 +216,7 @@ impl Keeper {
         name: ObjectName,
         ask_first: bool,
     ) -> Result<Option<u64>, KeeperError> {
-        self.give_way().await;
+        give_way_for(&self.pool, GIVE_WAY).await;
         let share = self.share.clone();
         let Some(found) = blocking(move || share.find(&name)).await? else { return Ok(None) };
         let bytes = found.stored_bytes + u64_from(RecordHeader::BYTES);
@@ -222,34 +234,29 @@ impl Keeper {
         Ok(Some(u64_from(record.wire_len())))
     }
 
-    /// Writes those of this node's objects again whose bodies turned out to be bad. Other nodes do so for theirs.
+    /// Writes those of this node's objects again whose bodies turned out to be bad. What this node does not have may be lost.
     pub(super) async fn replace_bad(
         &self,
         repository: &Arc<Repository>,
         index: &Arc<Index>,
     ) -> Result<(), KeeperError> {
+        // What cannot be replaced now stays a suspect.
         let bad: BTreeSet<ObjectName> = repository.take_bad();
         if bad.is_empty() {
             return Ok(());
         }
-        let _writes = self.writes.lock().await;
+        lock(&self.state).lost.suspect(bad.iter().copied(), true);
+        let _turn = self.turn(repository).await?;
         let (forgotten, names) = (index.clone(), bad.iter().copied().collect::<Vec<_>>());
         blocking(move || forgotten.forget(&names)).await?;
         for name in bad {
             if let Some(bytes) = self.write(repository, name).await? {
                 tracing::info!(object.name = %name, "a bad body of the repository was replaced");
+                lock(&self.state).lost.is_good(&name);
                 let noted = index.clone();
                 blocking(move || noted.note(&[(name, bytes)])).await?;
             }
         }
         Ok(())
-    }
-
-    /// Waits a moment while somebody waits for objects.
-    async fn give_way(&self) {
-        let end = Instant::now() + Duration::from_millis(100);
-        while self.pool.reads_under_way() && Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
     }
 }

@@ -61,8 +61,8 @@ const GETS: usize = 16;
 const PUTS: usize = 8;
 /// Names in one request to delete; the protocol has no more.
 pub const DELETE_NAMES_MAX: usize = 1000;
-/// Bad bodies that are remembered until somebody replaces them.
-const BAD_MAX: usize = 4096;
+/// Bad bodies, and objects that are not there, that are remembered until somebody takes them.
+const REMEMBERED_MAX: usize = 4096;
 /// Longest time to a connection, and between two pieces of an answer.
 const SILENCE: Duration = Duration::from_secs(10);
 /// Longest time of one request. A record has at most 4 MiB.
@@ -79,6 +79,13 @@ pub struct Kept {
     pub bytes: u64,
 }
 
+/// What is under the key of an object.
+enum Body {
+    Good(Record),
+    Bad,
+    Absent,
+}
+
 /// A client of the repository.
 pub struct Repository {
     store: AmazonS3,
@@ -88,6 +95,7 @@ pub struct Repository {
     puts: Semaphore,
     figures: Figures,
     bad: Mutex<BTreeSet<ObjectName>>,
+    absent: Mutex<BTreeSet<ObjectName>>,
 }
 
 impl std::fmt::Debug for Repository {
@@ -111,6 +119,7 @@ impl Repository {
             puts: Semaphore::new(PUTS),
             figures: Figures::default(),
             bad: Mutex::default(),
+            absent: Mutex::default(),
         })
     }
 
@@ -138,6 +147,12 @@ impl Repository {
         std::mem::take(&mut *lock(&self.bad))
     }
 
+    /// The objects that it was asked for since the last call and does not have. Some other place may have them.
+    #[must_use]
+    pub fn take_absent(&self) -> BTreeSet<ObjectName> {
+        std::mem::take(&mut *lock(&self.absent))
+    }
+
     /// Whether it may be written.
     #[must_use]
     pub fn is_claimed(&self) -> bool {
@@ -149,28 +164,44 @@ impl Repository {
     /// # Errors
     /// When the repository cannot be asked until `deadline`.
     pub async fn get(&self, name: ObjectName, deadline: Instant) -> Result<Option<Record>, RepositoryError> {
+        let looked = self.read(name, deadline).await?;
+        match looked {
+            Body::Good(record) => return Ok(Some(record)),
+            Body::Bad => remember(&self.bad, name),
+            Body::Absent => remember(&self.absent, name),
+        }
+        Ok(None)
+    }
+
+    /// As [`Repository::get`], and what it finds is not remembered for [`Repository::take_bad`] and
+    /// [`Repository::take_absent`].
+    ///
+    /// # Errors
+    /// As [`Repository::get`].
+    pub async fn look(&self, name: ObjectName, deadline: Instant) -> Result<Option<Record>, RepositoryError> {
+        let looked = self.read(name, deadline).await?;
+        Ok(if let Body::Good(record) = looked { Some(record) } else { None })
+    }
+
+    async fn read(&self, name: ObjectName, deadline: Instant) -> Result<Body, RepositoryError> {
         let permit = timeout_at(deadline, self.gets.acquire()).await;
         let _permit = self.note(permit.map_err(|_| RepositoryError::busy()))?.expect("nobody closes it");
         for is_last in [false, true] {
             let body = self.note(self.body(name, deadline).await)?;
-            let Some(body) = body else { return Ok(None) };
+            let Some(body) = body else { return Ok(Body::Absent) };
             self.figures.fetched(u64_from(body.len()));
             match tokio::task::spawn_blocking(move || proven(name, &body)).await {
-                Ok(Ok(record)) => return Ok(Some(record)),
+                Ok(Ok(record)) => return Ok(Body::Good(record)),
                 Ok(Err(reason)) if is_last => {
                     warn!(object.name = %name, reason, "the repository has a bad body, it counts as absent");
                     self.figures.bad();
-                    let mut bad = lock(&self.bad);
-                    if bad.len() < BAD_MAX {
-                        bad.insert(name);
-                    }
                 }
                 // It may have been damaged on its way.
                 Ok(Err(_)) => {}
                 Err(error) => return Err(RepositoryError::Unavailable(error.to_string())),
             }
         }
-        Ok(None)
+        Ok(Body::Bad)
     }
 
     async fn body(&self, name: ObjectName, deadline: Instant) -> Result<Option<Bytes>, RepositoryError> {
@@ -279,6 +310,13 @@ impl Repository {
     fn note<T>(&self, ended: Result<T, RepositoryError>) -> Result<T, RepositoryError> {
         self.figures.note(ended.as_ref().err());
         ended
+    }
+}
+
+fn remember(names: &Mutex<BTreeSet<ObjectName>>, name: ObjectName) {
+    let mut names = lock(names);
+    if names.len() < REMEMBERED_MAX {
+        names.insert(name);
     }
 }
 

@@ -169,6 +169,7 @@ impl TestStore {
             endpoint: Some(self.endpoint()),
             region: "us-east-1".to_owned(),
             write: WriteMode::Behind,
+            evict: false,
             allow_http: true,
             ca_pem: None,
             keys: RepositoryKeys {
