@@ -72,7 +72,8 @@ impl Keeper {
             _ => false,
         };
         let is_some = repository.is_some();
-        // First: from here on no index of the place before is opened any more.
+        // Taken before the settings change: from then on the index of the new place is opened, in the same file.
+        let known = if stays { None } else { lock(&self.index).take() };
         self.pool.set_repository(repository);
         {
             let mut state = lock(&self.state);
@@ -80,8 +81,6 @@ impl Keeper {
                 state.before = state.before.plus(before.counts());
             }
             if !stays {
-                let known = lock(&self.index).take();
-                self.share.set_evicted(None);
                 state.waiting.clear();
                 state.later.clear();
                 state.again.clear();

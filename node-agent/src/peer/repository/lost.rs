@@ -143,6 +143,10 @@ impl Keeper {
                 self.doubt_all();
             }
             let mut state = lock(&self.state);
+            // What another place has says nothing of the one that is in use now.
+            if !self.is_in_use(repository) {
+                return Err(KeeperError::OtherSettings);
+            }
             if !is_lost {
                 state.lost.is_good(&name);
                 continue;
