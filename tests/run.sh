@@ -3,8 +3,9 @@
 # Ends with the runner's summary, and with a non-zero exit code if anything failed.
 #
 # `tests/run.sh --long [--hours N] [--seed S]` runs what takes long and nothing else: 10,000 histories of the model of a cluster,
-# then a soak and the torture of whole clusters, each for N hours, the torture with one seed after the other from S on. With S
-# alone it runs only the torture, with that seed. Without either both run for one hour with seeds that they have not used before.
+# the repository in a real engine (Ceph), then a soak and the torture of whole clusters, each for N hours, the torture with one
+# seed after the other from S on. With S alone it runs only the torture, with that seed. Without either both run for one hour
+# with seeds that they have not used before.
 #
 # Most tests use the profile `bench` of Cargo.toml, which compiles our own code fast. The suites that torture a store or a
 # disk, the daemons of whole-system tests and the quickstart use the profile `release`, which production uses, too. Both
@@ -143,6 +144,11 @@ if [ -n "$long" ]; then
         step "histories of the model of a cluster (cargo $runner)"
         export MUSTER_TEST_MODEL_HISTORIES=${MUSTER_TEST_MODEL_HISTORIES:-10000}
         run_tests release -p muster-agent --test model
+        step "the repository in a Ceph of its own (cargo $runner)"
+        packages_ensure curl ceph-mon ceph-osd radosgw
+        export MUSTER_TEST_CEPH=1
+        filters=(real_engine::)
+        run_tests bench -p muster-tests --test end_to_end
         step "soak of a whole cluster (cargo $runner)"
         MUSTER_TEST_SOAK_S=$(awk "BEGIN { print int($MUSTER_TEST_TORTURE_HOURS * 3600) }")
         export MUSTER_TEST_SOAK_S MUSTER_TEST_SOAK_SEED=$MUSTER_TEST_TORTURE_SEED

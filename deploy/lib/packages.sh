@@ -10,6 +10,8 @@ export PATH
 package_there() {
     case $1 in
         ca-certificates) [ -s /etc/ssl/certs/ca-certificates.crt ] || [ -s /etc/pki/tls/certs/ca-bundle.crt ] ;;
+        ceph-mon) command -v ceph-mon && command -v ceph && command -v monmaptool ;;
+        ceph-osd) command -v ceph-osd ;;
         curl) command -v curl ;;
         dosfstools) command -v mkfs.vfat ;;
         dnsmasq-base) command -v dnsmasq ;;
@@ -30,6 +32,7 @@ package_there() {
         # Muster takes the builds that descriptors tell of.
         ovmf) compgen -G '/usr/share/qemu/firmware/*edk2*.json' ;;
         pkg-config) command -v pkg-config ;;
+        radosgw) command -v radosgw && command -v radosgw-admin ;;
         postgresql) compgen -G '/usr/lib/postgresql/*/bin/initdb' ;;
         qemu-system-x86) command -v qemu-system-x86_64 ;;
         python3-pip) python3 -m pip --version ;;
@@ -49,6 +52,7 @@ package_there() {
 package_purpose() {
     case $1 in
         ca-certificates | curl) echo 'downloading the Rust toolchain and the libraries Muster is built from' ;;
+        ceph-mon | ceph-osd | radosgw) echo 'the tests of the repository in a real engine' ;;
         e2fsprogs) echo 'making the demo image' ;;
         dosfstools | fdisk | mmdebstrap | mtools | syslinux | syslinux-common) echo 'making the Debian image of the tests' ;;
         fio) echo 'tests of the mount' ;;

@@ -10,6 +10,7 @@ mod full_disks;
 mod leftovers;
 mod protection;
 mod put_back;
+mod real_engine;
 mod refusals;
 mod repair;
 mod repository;

@@ -20,13 +20,31 @@ use serde_json::json;
 const MIB: u64 = 1 << 20;
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// A cluster whose controller is told of the repository. Its secret key is in a file.
-async fn cluster(store: &TestStore, keys: &Path, write: &str, agents: usize) -> Cluster {
-    fs::write(keys.join("id"), KEY_ID).expect("writes");
-    fs::write(keys.join("secret"), "secret").expect("writes");
+/// A bucket, and what opens it.
+pub(crate) struct Place {
+    pub(crate) endpoint: String,
+    pub(crate) bucket: String,
+    pub(crate) key_id: String,
+    pub(crate) secret: String,
+}
+
+impl Place {
+    fn of(store: &TestStore) -> Self {
+        let (bucket, key_id, secret) = (BUCKET.to_owned(), KEY_ID.to_owned(), "secret".to_owned());
+        Self { endpoint: store.endpoint(), bucket, key_id, secret }
+    }
+
+    fn url(&self) -> String {
+        format!("s3://{}/e2e", self.bucket)
+    }
+}
+
+/// A cluster whose controller is told of the repository. Its keys are in files.
+async fn cluster(place: &Place, keys: &Path, write: &str, agents: usize) -> Cluster {
+    fs::write(keys.join("id"), &place.key_id).expect("writes");
+    fs::write(keys.join("secret"), &place.secret).expect("writes");
     let file = |name: &str| format!("@{}", keys.join(name).display());
-    let endpoint = store.endpoint();
-    let url = format!("s3://{BUCKET}/e2e");
+    let (endpoint, url) = (&place.endpoint, place.url());
     let arguments = [
         ("--repository-url", url.as_str()),
         ("--repository-endpoint", endpoint.as_str()),
@@ -72,8 +90,13 @@ fn config(cluster: &Cluster) -> Config {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_is_rebuilt_on_empty_machines_from_the_bucket_and_a_backup() {
     let store = TestStore::start().await;
+    rebuilds(&Place::of(&store), async || store.objects()).await;
+}
+
+/// Builds a cluster, loses all but the bucket, a backup and the CA, and builds it again. `objects` counts those in the bucket.
+pub(crate) async fn rebuilds(place: &Place, objects: impl AsyncFn() -> usize) {
     let keys = tempfile::tempdir().expect("a folder");
-    let mut cluster = cluster(&store, keys.path(), "behind", 3).await;
+    let mut cluster = cluster(place, keys.path(), "behind", 3).await;
     let image = Pattern::striped(5, 8 * MIB, 200_000, MIB);
     let file = cluster.dir.join("image.raw");
     image.write(&file);
@@ -92,9 +115,9 @@ async fn a_cluster_is_rebuilt_on_empty_machines_from_the_bucket_and_a_backup() {
     until_all_are_heard(&cluster).await;
     let pool = until_state(&cluster, RepositoryState::Ok).await;
     let repository = pool.repository.expect("there is one");
-    assert_eq!(repository.url, format!("s3://{BUCKET}/e2e"));
+    assert_eq!(repository.url, place.url());
     assert!(repository.uploaded.objects > 10 && repository.behind.objects == 0, "{repository:?}");
-    let objects = store.objects();
+    let before = objects().await;
 
     // The backup is taken, and everything burns down but the bucket, the backup and the copy of the CA.
     let backup = cluster.dir.join("backup.db");
@@ -136,14 +159,15 @@ async fn a_cluster_is_rebuilt_on_empty_machines_from_the_bucket_and_a_backup() {
     // Nothing needed is deleted when the sweep goes on.
     cluster.api.done("/v1/pools/default/sweep", json!({ "after_restore": true }), LIMIT).await;
     assert!(cluster.api.content(&version).await == bytes, "the bytes of the snapshot after the sweep");
-    assert!(store.objects() >= objects, "the bucket had {objects} objects, now {}", store.objects());
+    let after = objects().await;
+    assert!(after >= before, "the bucket had {before} objects, now {after}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_rotated_while_everything_runs_and_through_refuses_while_they_are_lost() {
     let store = TestStore::start().await;
     let keys = tempfile::tempdir().expect("a folder");
-    let cluster = cluster(&store, keys.path(), "through", 2).await;
+    let cluster = cluster(&Place::of(&store), keys.path(), "through", 2).await;
     let image = Pattern::striped(6, 2 * MIB, 100_000, MIB);
     let file = cluster.dir.join("image.raw");
     image.write(&file);

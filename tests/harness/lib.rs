@@ -5,6 +5,7 @@
 //! checked byte for byte.
 
 pub mod api;
+pub mod ceph;
 pub mod cluster;
 pub mod console;
 pub mod daemon;

@@ -352,6 +352,7 @@ impl Sweeper {
         let Some(keeper) = &self.keeper else { return Ok(()) };
         let mut after = None;
         loop {
+            let began = Instant::now();
             let listed = keeper.evicted_after(after, NAMES_MAX).await;
             let Some(last) = listed.last() else { return Ok(()) };
             after = Some(last.name);
@@ -361,6 +362,8 @@ impl Sweeper {
                 let unneeded = self.ask(named, || self.controller.sweep_judge(named.round.round, part.clone())).await?;
                 self.drop_objects(named, unneeded, done).await?;
             }
+            self.check(named)?;
+            sleep(began.elapsed()).await;
         }
     }
 
