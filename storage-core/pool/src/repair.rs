@@ -236,7 +236,7 @@ impl PoolClient {
     pub async fn copy_of(&self, name: ObjectName, deadline: Instant) -> Option<Record> {
         let view = self.inner.view.load_full();
         let own = self.inner.local.as_ref().map(|local| local.store);
-        let (owners, others) = view.readers(&name);
+        let (owners, others) = view.readers(&name, own);
         for node in owners.into_iter().chain(others) {
             let member = view.member(node);
             if Some(member.store) == own {

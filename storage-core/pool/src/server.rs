@@ -40,8 +40,8 @@ use tracing::warn;
 use crate::{
     PoolClient, checksum,
     protocol::{
-        EVICTED_HEADER, NAMES_MAX, OWN_ROUND, OWNS_NOTHING, ObjectCall, PUT_BYTES_MAX, RECORD_HEADER, ROUND_HEADER, Refusal,
-        Refused,
+        EVICTED_HEADER, NAMES_MAX, OWN_ROUND, OWNS_NOTHING, ObjectCall, PUT_BYTES_MAX, RECORD_HEADER, ROUND_HEADER,
+        Refusal, Refused,
     },
     tls::PeerCaller,
     wire::{Held, RecordReader, Stamped, WireError, decode_names, decode_stamped, encode_held},
