@@ -94,11 +94,12 @@ async fn instances_that_an_older_database_lacks_are_found_and_taken_back_with_th
     assert!(told.contains("muster token create --role node"), "{told}");
     assert!(node_named(&cluster, "node-2").await.is_none());
     cluster.new_join_token(late).await;
-    eventually("the node to be listed again", LIMIT, async || match node_named(&cluster, "node-2").await {
-        Some(node) if node.state == NodeState::Ready => Ok(assert_eq!(node.id, id_of_late)),
+    let again = eventually("the node to be listed again", LIMIT, async || match node_named(&cluster, "node-2").await {
+        Some(node) if node.state == NodeState::Ready => Ok(node.id),
         other => Err(format!("{other:?}\n{}", cluster.logs())),
     })
     .await;
+    assert_eq!(again, id_of_late);
     // The nodes work with a membership record of the new history.
     let epoch = async || cluster.api.get("/v1/pools/default").await.ok::<Pool>().membership_epoch;
     eventually("the nodes to repair under the new record", LIMIT, async || {

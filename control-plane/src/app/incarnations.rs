@@ -120,7 +120,7 @@ enum Ahead {
     Unknown(CommitId, Content),
     /// Another content was put in place of it, a version that the database knows, under this later generation: a snapshot
     /// was restored in place since the copy of the database.
-    Restored(VersionRow, u64),
+    Restored(Box<VersionRow>, u64),
 }
 
 impl<'a> AheadDisk<'a> {
@@ -145,7 +145,7 @@ impl<'a> AheadDisk<'a> {
                 Some(_) if row.version.project != instance.project => {
                     return Ok(Err(format!("its version {} belongs to another project", report.version)));
                 }
-                Some(written) => Ahead::Restored(row, written),
+                Some(written) => Ahead::Restored(Box::new(row), written),
             },
             (None, None) => return Ok(Ok(None)),
             (None, Some(root)) => {
