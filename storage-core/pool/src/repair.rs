@@ -374,10 +374,10 @@ impl Inner {
     async fn record_at(&self, member: &Member, name: ObjectName) -> Result<Option<Record>, String> {
         let (http, base) = self.address(member.node).map_err(|e| e.to_string())?;
         let request = http
-            .post(format!("{base}/peer/v1/objects/get"))
+            .post(format!("{base}{}", ObjectCall::Get.path()))
             .timeout(self.limits.silence + self.time_for(u64_from(Record::BYTES_MAX)))
             .body(encode_names([name]));
-        let answer = request.send().await.map_err(|e| explain(&e))?;
+        let answer = checksum::send(request).await.map_err(|e| explain(&e))?;
         if !answer.status().is_success() {
             return Err(format!("it answered {}", answer.status()));
         }
