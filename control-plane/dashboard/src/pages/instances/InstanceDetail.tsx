@@ -128,6 +128,7 @@ const conditionTitles: Record<string, string> = {
   identity_copied: "Its node's identity was copied",
   objects_lost: "Parts of its disk are lost",
   disk_unknown: "A disk of it is not known",
+  disk_diverged: "A disk of it is further on its node than the database knows",
   guest_silent: "Its guest may not boot",
   guest_frozen: "Its file systems may still be frozen",
 };

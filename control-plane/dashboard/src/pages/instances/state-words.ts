@@ -130,6 +130,10 @@ const troubles: Record<string, Omit<Explained, "tone">> = {
   },
   io: { says: "A file on its node could not be read or written.", next: "It is tried again by itself.", act: "node" },
   disk_error: { says: "A call for its disk failed.", next: "It is tried again by itself.", act: "node" },
+  disk_diverged: {
+    says: "Its disk holds another state than the database knows, which was restored from a backup.",
+    next: "Put it back to a snapshot and give up what it holds: muster snapshot restore --discard-current.",
+  },
   clock_off: {
     says: "Parts of its disk are on nodes that cannot be asked, because a clock is wrong.",
     next: "They are asked again once the clocks agree.",

@@ -22,6 +22,7 @@ export function RepositoryPanel({ repository }: { repository: PoolRepository }) 
             {write === "through"
               ? "written before anything is published"
               : "written soon after objects are in the pool"}
+            {repository.evict && "; nodes that fill up give up copies of what it has"}
           </Text>
         </Group>
         {trouble.length > 0 && (
@@ -39,6 +40,10 @@ export function RepositoryPanel({ repository }: { repository: PoolRepository }) 
             ["The oldest waits for", oldest === null ? undefined : duration(1000 * oldest)],
             ["Written since the agents began", amountText(repository.uploaded, "object", "objects")],
             ["Read from there", amountText(repository.fetched, "object", "objects")],
+            [
+              "Only there, given up by nodes",
+              repository.evicted.objects === 0 ? undefined : amountText(repository.evicted, "copy", "copies"),
+            ],
             [
               "Lost there",
               repository.missing_objects === 0

@@ -128,11 +128,13 @@ test("versions that lost objects are named with what builds on them, and a repos
     state: "failing" as const,
     url: "s3://muster/cluster-1",
     write: "behind" as const,
+    evict: true,
     trouble: ["n1: the repository refuses the keys"],
     behind: { objects: 12, bytes: 3 * 1024 ** 2 },
     oldest_behind_s: 90,
     uploaded: amount,
     fetched: amount,
+    evicted: { objects: 7, bytes: 2 * 1024 ** 2 },
     missing_objects: 0,
   };
   show(<PoolPage pool={{ ...wellPool, lost, repository } as Pool} />);
@@ -142,4 +144,6 @@ test("versions that lost objects are named with what builds on them, and a repos
   expect(screen.getByText("n1: the repository refuses the keys")).toBeTruthy();
   expect(screen.getByText("12 objects, 3 MiB")).toBeTruthy();
   expect(screen.getByText("1 min 30 s")).toBeTruthy();
+  expect(screen.getByText("7 copies, 2 MiB")).toBeTruthy();
+  expect(screen.getByText(/nodes that fill up give up copies of what it has/)).toBeTruthy();
 });
