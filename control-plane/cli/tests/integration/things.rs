@@ -92,7 +92,7 @@ pub(crate) fn node(name: &str) -> Value {
         "tunnel": "10.0.0.1:7000",
         "conditions": [{"kind": "no_kvm", "detail": "there is no /dev/kvm"}],
         "capacity": {"cpus": 8, "cpus_used": 2, "memory_bytes": 16_u64 << 30, "memory_used_bytes": 1_u64 << 30},
-        "pool": {"limit_bytes": 1 << 30, "used_bytes": 1 << 20, "objects": 4, "free_bytes": 1 << 30, "cache_bytes": 0,
+        "pool": {"limit_bytes": 1 << 30, "used_bytes": 1 << 20, "objects": 4, "free_bytes": 1 << 30, "takes_bytes": 1_u64 << 29, "cache_bytes": 0,
             "lost_objects": 3, "lost_bytes": 96},
         "repair": null, "repair_ends_at": null, "drain": null, "scrub": null, "repository": null,
         "runtimes": ["libvirt", "none"], "hypervisor": "qemu", "instances": 2, "agent_version": "0.1.0",
@@ -118,7 +118,7 @@ pub(crate) fn security_group(name: &str) -> Value {
 /// `deployment.create` of `web`, with `done` of two instances ready.
 pub(crate) fn pool() -> Value {
     json!({"id": "default", "name": "default", "min_copies": 2, "nodes": 3,
-        "usage": {"limit_bytes": 3_u64 << 40, "used_bytes": 5 << 30, "objects": 412, "free_bytes": 2_u64 << 40,
+        "usage": {"limit_bytes": 3_u64 << 40, "used_bytes": 5 << 30, "objects": 412, "free_bytes": 2_u64 << 40, "takes_bytes": 1_u64 << 40,
             "cache_bytes": 0, "lost_objects": 0, "lost_bytes": 0},
         "sweep": {"state": "held", "reason": "node 'n3' did not tell yet what it holds", "since": AT, "round": 9, "begun_at": AT,
             "needed_objects": 7, "nodes_done": 1, "awaited": [{"id": OTHER_ID, "name": "n2", "new_field": [1]}],
