@@ -246,6 +246,7 @@ async fn assemble(
         sweep: app::sweeping::Sweeping::default(),
         repository: std::sync::Mutex::default(),
         refused_runs: std::sync::Mutex::default(),
+        unlisted: std::sync::Mutex::default(),
     });
     app.begin_repository()?;
     Ok(Parts { app, identities })

@@ -171,6 +171,8 @@ pub struct Inner {
     pub repository: Mutex<repository_known::RepositoryKnown>,
     /// Nodes with whose identity another agent was refused lately: when, and what to tell of it.
     pub refused_runs: Mutex<HashMap<NodeId, (Timestamp, String)>>,
+    /// Keys of nodes that the database does not know, with their last call.
+    pub unlisted: Mutex<HashMap<String, Timestamp>>,
 }
 
 impl Deref for App {

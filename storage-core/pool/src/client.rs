@@ -211,6 +211,8 @@ impl PoolClient {
     /// of two histories cannot be compared. What was known before stays for reading.
     pub fn begin_history(&self, membership: Membership) {
         let current = self.inner.view.load_full();
+        // Rounds of the sweep are numbers of a history, too. An older database gives uploads stamps that would seem old.
+        self.inner.sweep_round.store(0, Ordering::Relaxed);
         if membership != *current.membership {
             self.follow(&membership, current.in_another_history(membership.clone()));
         }

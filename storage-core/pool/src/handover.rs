@@ -27,14 +27,15 @@
 //! **No copy counted that is bad.** A touch reads the copy and compares it with its checksum ([`ChunkStore::touch`]).
 //!
 //! **What the repository has.** A node that gave its copy up because the repository has the object says yes, too, if the stamp
-//! protects nothing any more. It has no copy that could keep a younger stamp, and says no to one.
+//! protects nothing any more. It has no copy that could keep a younger stamp, and says no to one. Its word shows what the
+//! repository had then, so whoever counts on it asks the repository before it drops its own copy.
 //!
 //! **An empty node stays empty.** A node that owns nothing by its own record takes no objects and no touches. What began
 //! before is over when [`PoolClient::settled`] answers, so a node that has nothing then never has anything again under this
 //! record or a newer one like it, and it can be taken out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -42,12 +43,13 @@ use std::{
 use futures::{StreamExt as _, stream};
 use http::HeaderValue;
 use storage_core::{
-    ObjectName,
+    ObjectName, RecordHeader,
     cause::explain,
     membership::Member,
     store::{ChunkStore, Listed, StoreError},
-    units::usize_from,
+    units::{u64_from, usize_from},
 };
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::{
@@ -95,10 +97,33 @@ struct Leaving {
     nodes: Vec<usize>,
     /// Copies that there are to be.
     wanted: usize,
-    /// Nodes that have it and keep it.
+    /// Nodes that have it and keep it, or gave it up because the repository has it.
     yes: usize,
+    /// One of them gave it up, so the repository has to be asked.
+    is_evicted: bool,
     /// One of the homes said that it lacks it.
     is_lacked: bool,
+}
+
+/// What a node says of an object that it is asked to take over, a byte on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TakenOver {
+    /// It does not keep it.
+    No = 0,
+    /// It keeps a good copy.
+    Here = 1,
+    /// It gave its copy up because the repository has the object. An earlier release takes this for a no, and keeps its copy.
+    Evicted = 2,
+}
+
+impl TakenOver {
+    fn of(byte: u8) -> Self {
+        match byte {
+            1 => Self::Here,
+            2 => Self::Evicted,
+            _ => Self::No,
+        }
+    }
 }
 
 /// Which of the nodes that rank before this one are asked.
@@ -141,7 +166,7 @@ impl PoolClient {
         for (at, object) in held.iter().enumerate() {
             let (nodes, wanted) = (before(object), view.copies(object.kind).wanted);
             if nodes.len() >= wanted && owners >= usize_from(view.membership.min_copies.into()) {
-                leaving.push(Leaving { at, nodes, wanted, yes: 0, is_lacked: false });
+                leaving.push(Leaving { at, nodes, wanted, yes: 0, is_evicted: false, is_lacked: false });
             } else {
                 done.keep(object);
             }
@@ -149,9 +174,11 @@ impl PoolClient {
         self.inner.ask_to_take_over(&view, held, &mut leaving, Asked::Homes, avoided).await;
         self.inner.ask_to_take_over(&view, held, &mut leaving, Asked::Others, avoided).await;
         let mut confirmed: Vec<&Listed> = Vec::new();
+        let asked = leaving.iter().filter(|leaving| leaving.is_evicted && leaving.yes >= leaving.wanted);
+        let shelved = self.inner.in_repository(asked.map(|leaving| held[leaving.at]).collect()).await;
         for leaving in leaving {
             let object = &held[leaving.at];
-            if leaving.yes >= leaving.wanted {
+            if leaving.yes >= leaving.wanted && (!leaving.is_evicted || shelved.contains(&object.name)) {
                 confirmed.push(object);
             } else if is_owner && leaving.is_lacked {
                 done.stand_ins += 1;
@@ -239,11 +266,15 @@ impl Inner {
         });
         let mut answers = asked_all.buffer_unordered(REQUESTS);
         while let Some((part, said)) = answers.next().await {
-            for (place, yes) in part.iter().zip(said.into_iter().flatten()) {
-                if yes {
-                    leaving[*place].yes += 1;
-                } else {
-                    leaving[*place].is_lacked |= asked == Asked::Homes;
+            for (place, said) in part.iter().zip(said.into_iter().flatten()) {
+                let leaving = &mut leaving[*place];
+                match said {
+                    TakenOver::No => leaving.is_lacked |= asked == Asked::Homes,
+                    TakenOver::Here => leaving.yes += 1,
+                    TakenOver::Evicted => {
+                        leaving.yes += 1;
+                        leaving.is_evicted = true;
+                    }
                 }
             }
         }
@@ -256,7 +287,7 @@ impl Inner {
         member: &Member,
         objects: &[Listed],
         avoided: &Avoided,
-    ) -> Option<Vec<bool>> {
+    ) -> Option<Vec<TakenOver>> {
         if avoided.is_silent(member.store) {
             return None;
         }
@@ -276,7 +307,7 @@ impl Inner {
         member: &Member,
         objects: &[Listed],
         avoided: &Avoided,
-    ) -> Result<Vec<bool>, PutFailure> {
+    ) -> Result<Vec<TakenOver>, PutFailure> {
         let health = self.health(member.store);
         let _permit = health.puts.acquire().await.expect("nobody closes it");
         let (http, base) = self.address(member.node).map_err(|e| PutFailure::other(e.to_string()))?;
@@ -297,7 +328,22 @@ impl Inner {
             let reason = format!("it answered {} of {} objects to take over", said.len(), objects.len());
             return Err(PutFailure::other(reason));
         }
-        Ok(said.iter().map(|byte| *byte == 1).collect())
+        Ok(said.iter().map(|byte| TakenOver::of(*byte)).collect())
+    }
+
+    /// Those of these objects whose bodies the repository has now, as long as they are here. A name that a node gave up shows what
+    /// was there then.
+    async fn in_repository(&self, objects: Vec<Listed>) -> HashSet<ObjectName> {
+        let Some(repository) = self.repository().filter(|_| !objects.is_empty()) else { return HashSet::new() };
+        let ask = |object: Listed| {
+            let (repository, until) = (repository.clone(), Instant::now() + self.limits.silence);
+            async move {
+                let there = repository.len(object.name, until).await;
+                let whole = object.stored_bytes + u64_from(RecordHeader::BYTES);
+                there.is_ok_and(|len| len == Some(whole)).then_some(object.name)
+            }
+        };
+        stream::iter(objects).map(ask).buffer_unordered(REQUESTS).filter_map(std::future::ready).collect().await
     }
 
     pub(crate) fn time_for(&self, bytes: u64) -> Duration {
@@ -336,7 +382,7 @@ impl Inner {
         chunks: &dyn ChunkStore,
         record: &str,
         objects: &[Stamped],
-    ) -> Result<Option<Vec<bool>>, StoreError> {
+    ) -> Result<Option<Vec<TakenOver>>, StoreError> {
         if self.view.load().record != record || !self.owns_objects() {
             return Ok(None);
         }
@@ -352,8 +398,10 @@ impl Inner {
         chunks.sync()?;
         let names: Vec<ObjectName> = objects.iter().map(|object| object.name).collect();
         let evicted = chunks.evicted(&names)?;
-        let keeps = |(object, evicted): (&Stamped, bool)| {
-            here.contains(&object.name) || (evicted && self.is_outdated(object.stamp))
+        let keeps = |(object, evicted): (&Stamped, bool)| match here.contains(&object.name) {
+            true => TakenOver::Here,
+            false if evicted && self.is_outdated(object.stamp) => TakenOver::Evicted,
+            false => TakenOver::No,
         };
         Ok(Some(objects.iter().zip(evicted).map(keeps).collect()))
     }

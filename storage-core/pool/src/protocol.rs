@@ -8,7 +8,7 @@
 //! | `POST /peer/v1/objects/get` | up to [`NAMES_MAX`] names of 32 bytes -> one record per name, in order; an absent one is a header of kind 0 with the name and no payload |
 //! | `POST /peer/v1/objects/put` + [`ROUND_HEADER`] | records -> [`storage_core::store::PutSummary`] once all of them are on stable storage; with the round [`OWN_ROUND`] each is stamped with the round in its header |
 //! | `POST /peer/v1/objects/touch` + [`ROUND_HEADER`] | names -> one byte per name: 1 = here and stamped durably with the round, 0 = absent |
-//! | `POST /peer/v1/objects/take-over` + [`RECORD_HEADER`] | names, each with its stamp in 8 bytes -> one byte per name: 1 = a good copy is here, stamped durably with at least that stamp, and is not dropped while this node works with the record. 409 if it works with another one. Only members may ask |
+//! | `POST /peer/v1/objects/take-over` + [`RECORD_HEADER`] | names, each with its stamp in 8 bytes -> one byte per name: 1 = a good copy is here, stamped durably with at least that stamp, and is not dropped while this node works with the record; 2 = it gave its copy up because the repository has the object, and the stamp protects nothing any more. 409 if it works with another one. Only members may ask |
 //! | `POST /peer/v1/objects/have` | names -> 8 bytes per name: 0 = absent, else the stamp plus 1; with [`EVICTED_HEADER`] 2^64 - 1 = given up here because the repository has it, else 0. Reads no object and stamps none. Only members may ask |
 //!
 //! Requests state a checksum, and answers that are no streams of records get one ([`crate::checksum`]).

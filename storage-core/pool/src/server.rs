@@ -300,7 +300,7 @@ async fn take_over(
     });
     let kept =
         kept.await?.ok_or_else(|| Refusal::WrongState.because("this node works with another membership record"))?;
-    Ok(kept.into_iter().map(u8::from).collect::<Vec<u8>>().into_response())
+    Ok(kept.into_iter().map(|said| said as u8).collect::<Vec<u8>>().into_response())
 }
 
 /// What a put stamps its objects with.

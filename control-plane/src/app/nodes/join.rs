@@ -24,7 +24,7 @@ use crate::{
     ca::{CsrError, Subject},
     domain::names::made_up,
     store::{
-        Tx, events,
+        Tx, cluster, events,
         nodes::{self, NodeRow},
         tokens,
     },
@@ -46,7 +46,7 @@ impl App {
         let (row, certificate_pem) = self
             .store
             .run_tx("nodes.join", async |tx| {
-                check_join_token(tx, &token).await?;
+                let made_at = check_join_token(tx, &token).await?;
                 let known = nodes::by_store(tx, wanted.store).await?;
                 let id = known.as_ref().map_or(id, |row| row.id);
                 let (certificate, key_sha256) = self.sign(&wanted.csr_pem, id, tx.now())?;
@@ -72,10 +72,16 @@ impl App {
                 if was.is_some() && nodes::load(tx, id).await?.is_some() {
                     return Err(AppError::Forbidden(format!("node {id} is known, with another store or key")));
                 }
+                // A removed node may still have a token that came back with the backup: somebody has to ask for it now.
+                if was.is_some() && cluster::restored_at(tx).await?.is_some_and(|restored_at| made_at <= restored_at) {
+                    let detail =
+                        "a node that the database does not know takes a join token that was made since it was restored";
+                    return Err(AppError::Unauthenticated(detail.to_owned()));
+                }
                 if !tokens::take_use(tx, token.id).await? {
                     return Err(AppError::Unauthenticated("the join token is used up".to_owned()));
                 }
-                let row = self.admit(tx, id, key_sha256, &wanted).await?;
+                let row = self.admit(tx, id, key_sha256, &wanted, was.is_some()).await?;
                 Ok::<_, AppError>((row, certificate))
             })
             .await?;
@@ -133,10 +139,16 @@ impl App {
         id: NodeId,
         key_sha256: String,
         wanted: &JoinRequest,
+        was_here: bool,
     ) -> Result<NodeRow, AppError> {
-        let name = wanted.name.as_ref().map_or_else(|| made_up("node", id.uuid()), ToString::to_string);
+        let made_up = made_up("node", id.uuid());
+        let mut name = wanted.name.as_ref().map_or_else(|| made_up.clone(), ToString::to_string);
         if let Some(other) = nodes::by_name(tx, &name).await? {
-            return Err(AppError::NameTaken { kind: "node", name, existing: other.id.to_string() });
+            if !was_here {
+                return Err(AppError::NameTaken { kind: "node", name, existing: other.id.to_string() });
+            }
+            // It may have replaced a host of that name, which the backup still lists.
+            name = made_up;
         }
         if let Some(dead) = nodes::fenced_by_key(tx, &key_sha256).await? {
             return Err(fenced(&dead));
@@ -199,12 +211,15 @@ impl App {
                     return Err(fenced(&row));
                 }
                 match nodes::by_key(tx, key_sha256).await? {
-                    Some(row) => Ok(row),
                     None if nodes::had_key(tx, key_sha256).await? => Err(not_a_node()),
-                    None => Err(unlisted()),
+                    row => Ok(row),
                 }
             })
             .await?;
+        let Some(row) = row else {
+            self.note_unlisted(key_sha256);
+            return Err(unlisted());
+        };
         Ok((NodeCaller { id: row.id, name: row.name.clone(), expired }, row))
     }
 
@@ -233,11 +248,12 @@ fn unlisted() -> AppError {
     AppError::code(ErrorCode::Unlisted, detail)
 }
 
-async fn check_join_token(tx: &mut Tx, token: &JoinToken) -> Result<(), AppError> {
+/// Refuses a token that lets no node in. Returns when it was made.
+async fn check_join_token(tx: &mut Tx, token: &JoinToken) -> Result<Timestamp, AppError> {
     let refused = || AppError::Unauthenticated(JOIN_TOKEN_REFUSED.to_owned());
     let row = tokens::load(tx, token.id).await?.ok_or_else(refused)?;
     if row.role != Role::Node || !matches_secret(&row.secret_sha256, &token.secret) || row.expires_at <= tx.now() {
         return Err(refused());
     }
-    Ok(())
+    Ok(row.created_at)
 }

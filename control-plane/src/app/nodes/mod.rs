@@ -23,6 +23,7 @@ mod networks;
 mod remove;
 mod run;
 mod salvage;
+mod unlisted;
 mod view;
 
 use muster_api::{

@@ -145,6 +145,9 @@ impl App {
 
     /// The nodes that did not tell yet what they hold, in a sentence.
     pub(super) fn unreported(&self, nodes: &[NodeRow], of: Incarnation) -> Option<String> {
+        if let Some(unlisted) = self.unlisted_nodes(nodes) {
+            return Some(unlisted);
+        }
         let silent: Vec<&str> = nodes
             .iter()
             .filter(|node| node.fenced_at.is_none() && !self.sweep.has_reported(node.id, of))

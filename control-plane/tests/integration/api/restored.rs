@@ -184,6 +184,10 @@ async fn a_node_that_joined_after_the_backup_is_told_so_and_joins_again_as_the_n
     let refused = world.beat(&late, &late.beat()).await.refused(401, "unlisted");
     assert!(refused["detail"].as_str().expect("a detail").contains("muster token create --role node"), "{refused}");
     beat(&world, &a, &holding(&world, &a, 40).await).await;
+    // Nobody knows what its disks build on.
+    let sweep =
+        world.post("/v1/pools/default/sweep", json!({ "after_restore": true })).await.refused(503, "unavailable");
+    assert!(sweep["detail"].as_str().expect("a detail").contains("that the database does not know"), "{sweep}");
 
     let token = world.make_token(json!({ "role": "node", "uses": 5 })).await;
     let certificate = |agent: &Agent| agent.joined.as_ref().expect("joined").certificate_pem.clone();
@@ -206,6 +210,9 @@ async fn a_node_that_joined_after_the_backup_is_told_so_and_joins_again_as_the_n
     // The answer may be lost.
     let joined: JoinAnswer = world.try_join(&token, &again(&late, was(&late))).await.ok(200);
     assert_eq!(joined.node, late.id());
+    let sweep =
+        world.post("/v1/pools/default/sweep", json!({ "after_restore": true })).await.refused(503, "unavailable");
+    assert!(sweep["detail"].as_str().expect("a detail").contains("did not tell yet what it holds"), "{sweep}");
     beat(&world, &late, &Heartbeat { incarnation: joined.incarnation, ..late.beat() }).await;
     let record = world.app.pool.membership();
     assert!(record.members.iter().any(|member| (member.node, member.store) == (late.id(), late.store)), "{record:?}");

@@ -47,6 +47,11 @@ pub struct Due {
 impl Keeper {
     /// The sweep heard in a round of this history that nothing needs these objects.
     pub async fn unneeded(&self, history: &str, round: u64, names: &[ObjectName]) {
+        {
+            // What nothing needs is no loss.
+            let mut state = lock(&self.state);
+            names.iter().for_each(|name| state.lost.is_good(name));
+        }
         let Some(index) = self.open_index().await else { return };
         let (mut kept, mut others) = (Vec::new(), Vec::new());
         for (name, keeps) in names.iter().zip(self.pool.keeps(names)) {

@@ -34,6 +34,7 @@
 //! it has room.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     sync::{
         Arc,
@@ -43,7 +44,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream};
-use muster_pool::{Repository, Restock};
+use muster_pool::{Repository, RepositoryError, Restock};
 use storage_core::{
     Kind, ObjectName, RecordHeader,
     store::{ChunkStore as _, Listed, StoreError},
@@ -159,13 +160,14 @@ impl Keeper {
         }
         let (candidates, seen) = self.candidates(&listed, below, wanted_bytes);
         give_way(&self.pool).await;
-        let gone = self.give_up(repository, index, candidates, below).await?;
+        let (gone, failed) = self.give_up(repository, index, candidates, below).await?;
         let mut state = lock(&self.state);
         let evicting = &mut state.evicting;
         evicting.hand = seen;
         evicting.in_turn += gone.0;
         evicting.unreclaimed += gone.1;
-        Ok(Done::More)
+        // The next step goes on after what could not be asked for.
+        failed.map_or(Ok(Done::More), |error| Err(error.into()))
     }
 
     /// The stamps below this one protect nothing; none while that is not certain.
@@ -204,16 +206,17 @@ impl Keeper {
         (candidates, seen)
     }
 
-    /// Gives up those of these copies of which the repository has the object. Returns how many, and their bytes.
+    /// Gives up those of these copies of which the repository has the object. Returns how many, and their bytes; and why it could
+    /// not be asked for others.
     async fn give_up(
         &self,
         repository: &Arc<Repository>,
         index: &Arc<Index>,
         candidates: Vec<Listed>,
         below: u64,
-    ) -> Result<(u64, u64), KeeperError> {
+    ) -> Result<((u64, u64), Option<RepositoryError>), KeeperError> {
         if candidates.is_empty() {
-            return Ok((0, 0));
+            return Ok(((0, 0), None));
         }
         let _turn = self.turn(repository).await?;
         let (stopped, until) = (AtomicBool::new(false), Instant::now() + TURN);
@@ -244,9 +247,6 @@ impl Keeper {
             }
         }
         drop(asked);
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
         self.note_absent(index, absent).await?;
         let (share, noted) = (self.share.clone(), index.clone());
         let gone = blocking(move || -> Result<_, KeeperError> {
@@ -259,7 +259,7 @@ impl Keeper {
             noted.not_evicted(&stay.map(|((name, _), _)| *name).collect::<Vec<_>>())?;
             Ok(removed.into_iter().flatten().fold((0, 0), |(n, sum), bytes| (n + 1, sum + bytes)))
         });
-        gone.await
+        Ok((gone.await?, failed))
     }
 
     /// The repository lacks what this node has. If it had it once, something is wrong with it.
@@ -310,14 +310,26 @@ impl Keeper {
             return Ok(());
         }
         let share = self.share.clone();
-        let bytes = blocking(move || share.reclaim(&|| true)).await?;
+        let bytes = blocking(move || {
+            // Guests sync on the same disk, so it rests as long as each of its steps takes.
+            let began = Cell::new(std::time::Instant::now());
+            let rest = || {
+                std::thread::sleep(began.get().elapsed());
+                began.set(std::time::Instant::now());
+                true
+            };
+            share.reclaim(&rest)
+        })
+        .await?;
         info!(bytes, "gave up copies of objects that the repository has");
         Ok(())
     }
 
     /// Fetches some of what was given up from the repository, if there is room.
     async fn bring_back(&self, repository: &Arc<Repository>, index: &Arc<Index>) -> Result<Done, KeeperError> {
-        if index.evicted_amount().objects == 0 || Instant::now() < lock(&self.state).evicting.rest_until {
+        // A node that is to be empty takes nothing.
+        let is_for_nobody = index.evicted_amount().objects == 0 || !self.pool.owns_objects();
+        if is_for_nobody || Instant::now() < lock(&self.state).evicting.rest_until {
             return Ok(Done::All);
         }
         let share = self.share.clone();

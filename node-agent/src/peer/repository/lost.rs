@@ -16,7 +16,7 @@ use std::{
 };
 
 use muster_pool::Repository;
-use storage_core::{ObjectName, units::u64_from};
+use storage_core::{ObjectName, store::ChunkStore as _, units::u64_from};
 use tokio::time::Instant;
 use tracing::{error, info};
 
@@ -66,7 +66,7 @@ impl Lost {
         self.suspects.contains_key(name) || self.lost.contains(name)
     }
 
-    /// The repository has a good body of it.
+    /// The repository has a good body of it, or nothing needs it.
     pub(super) fn is_good(&mut self, name: &ObjectName) {
         self.suspects.remove(name);
         self.lost.remove(name);
@@ -119,6 +119,19 @@ impl Keeper {
         if due.is_empty() {
             return Ok(Done::All);
         }
+        // What nodes have is written there again at once: the last good copy may be on a node that fills up.
+        let mut lacking = Vec::with_capacity(due.len());
+        for (name, is_bad) in due {
+            if self.replace_from_nodes(repository, index, name).await? {
+                lock(&self.state).lost.is_good(&name);
+            } else {
+                lacking.push((name, is_bad));
+            }
+        }
+        let due = lacking;
+        if due.is_empty() {
+            return Ok(Done::More);
+        }
         let names: Vec<ObjectName> = due.iter().map(|(name, _)| *name).collect();
         let Some(nobody) = self.pool.nobody_has(&names).await else {
             lock(&self.state).lost.look_at = Instant::now() + AGAIN;
@@ -128,15 +141,13 @@ impl Keeper {
         let (asked, looked) = (index.clone(), nobody.clone());
         let known = blocking(move || asked.shelved(&looked)).await?;
         let nobody: BTreeSet<ObjectName> = nobody.into_iter().collect();
-        for (name, is_bad) in due {
-            let is_lost = if nobody.contains(&name) {
-                self.is_lost(repository, name).await?
-            } else {
-                if is_bad {
-                    self.replace_from_elsewhere(repository, name).await?;
-                }
-                false
-            };
+        for (name, _) in due {
+            // A node has it, and did not give it just now: it stays a suspect.
+            if !nobody.contains(&name) {
+                lock(&self.state).lost.look_at = Instant::now() + AGAIN;
+                continue;
+            }
+            let is_lost = self.is_lost(repository, name).await?;
             if is_lost && known.contains(&name) {
                 let forgotten = index.clone();
                 blocking(move || forgotten.forget(&[name])).await?;
@@ -179,17 +190,30 @@ impl Keeper {
         Ok(!is_there || repository.look(name, Instant::now() + CALL).await?.is_none())
     }
 
-    /// Replaces a bad body by the copy of another node.
-    async fn replace_from_elsewhere(&self, repository: &Arc<Repository>, name: ObjectName) -> Result<(), KeeperError> {
-        if repository.look(name, Instant::now() + CALL).await?.is_some() {
-            return Ok(());
+    /// Makes sure that the repository has a good body: writes the copy of this node or of another one if it has none. Returns whether
+    /// it has one now.
+    async fn replace_from_nodes(
+        &self,
+        repository: &Arc<Repository>,
+        index: &Arc<Index>,
+        name: ObjectName,
+    ) -> Result<bool, KeeperError> {
+        let is_there = repository.len(name, Instant::now() + CALL).await?.is_some();
+        if is_there && repository.look(name, Instant::now() + CALL).await?.is_some() {
+            return Ok(true);
         }
-        if let Some(record) = self.pool.copy_of(name, Instant::now() + CALL).await {
-            let _turn = self.turn(repository).await?;
-            repository.put(&record, Instant::now() + CALL).await?;
-            info!(object.name = %name, "a bad body of the repository was replaced by another node's copy");
-        }
-        Ok(())
+        let share = self.share.clone();
+        let record = match blocking(move || share.get(&name)).await? {
+            Some(own) => Some(own),
+            None => self.pool.copy_of(name, Instant::now() + CALL).await,
+        };
+        let Some(record) = record else { return Ok(false) };
+        let _turn = self.turn(repository).await?;
+        repository.put(&record, Instant::now() + CALL).await?;
+        info!(object.name = %name, "the repository had no good body of an object: it has the copy of a node again");
+        let noted = index.clone();
+        blocking(move || noted.note(&[(name, u64_from(record.wire_len()))])).await?;
+        Ok(true)
     }
 
     /// The repository lost something: all of it is listed anew, at most once an hour.

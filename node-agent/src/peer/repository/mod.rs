@@ -328,11 +328,15 @@ impl Keeper {
         }
         self.look_whether_it_works(repository).await?;
         self.replace_bad(repository, index).await?;
-        let uploaded = self.upload(repository, index).await?;
-        let listed = if uploaded == Done::All { self.list(repository, index).await? } else { Done::All };
-        let evicted = self.evict(repository, index).await?;
-        let looked = self.look_for_lost(repository, index).await?;
-        let is_more = [scanned, uploaded, listed, evicted, looked].contains(&Done::More);
+        // One of these that fails keeps none of the others from its portion.
+        let uploaded = self.upload(repository, index).await;
+        let listed = match uploaded {
+            Ok(Done::All) => self.list(repository, index).await,
+            _ => Ok(Done::All),
+        };
+        let evicted = self.evict(repository, index).await;
+        let looked = self.look_for_lost(repository, index).await;
+        let is_more = [scanned, uploaded?, listed?, evicted?, looked?].contains(&Done::More);
         Ok(if is_more { Done::More } else { Done::All })
     }
 
