@@ -386,7 +386,7 @@ impl Config {
             cpus: None,
             memory_bytes: None,
             pool_size: Share::Percent(50),
-            pool_memory_bytes: 64 << 20,
+            pool_memory_bytes: 32 << 20,
             cache_size: Share::Percent(20),
             keep_free: None,
             mirror_reserve: None,

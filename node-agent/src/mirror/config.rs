@@ -44,7 +44,7 @@ impl Config {
             node,
             write_policy: WritePolicy::default(),
             cache_bytes_max: 10 << 30,
-            memory_bytes_max: 64 << 20,
+            memory_bytes_max: 32 << 20,
             keep_free_bytes: 2 << 30,
             read_deadline: Duration::from_secs(60),
             background_bytes_per_s: 16 << 20,
