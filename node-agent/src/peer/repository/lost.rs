@@ -122,8 +122,14 @@ impl Keeper {
         // What nodes have is written there again at once: the last good copy may be on a node that fills up.
         let mut lacking = Vec::with_capacity(due.len());
         for (name, is_bad) in due {
-            if self.replace_from_nodes(repository, index, name).await? {
-                lock(&self.state).lost.is_good(&name);
+            let is_good = self.replace_from_nodes(repository, index, name).await?;
+            let mut state = lock(&self.state);
+            // What another place has says nothing of the one that is in use now.
+            if !self.is_in_use(repository) {
+                return Err(KeeperError::OtherSettings);
+            }
+            if is_good {
+                state.lost.is_good(&name);
             } else {
                 lacking.push((name, is_bad));
             }
@@ -154,7 +160,6 @@ impl Keeper {
                 self.doubt_all();
             }
             let mut state = lock(&self.state);
-            // What another place has says nothing of the one that is in use now.
             if !self.is_in_use(repository) {
                 return Err(KeeperError::OtherSettings);
             }
