@@ -1,6 +1,6 @@
 //! How fast work goes that nobody waits for: [`Pace`] limits its bytes per second, and it gives way to reads.
 
-use std::{sync::Mutex, time::Duration};
+use std::{cell::Cell, sync::Mutex, time::Duration};
 
 use muster_pool::PoolClient;
 use storage_core::lock;
@@ -33,6 +33,22 @@ impl Pace {
             at
         };
         sleep_until(at).await;
+    }
+}
+
+/// Work of a blocking thread in steps. Between two of them it rests for as long as the last one took: guests sync on the same disk.
+pub(crate) struct Steps(Cell<Instant>);
+
+impl Steps {
+    /// The first step begins.
+    pub(crate) fn begin() -> Self {
+        Self(Cell::new(Instant::now()))
+    }
+
+    /// A step has ended. The next one begins when this returns.
+    pub(crate) fn rest(&self) {
+        std::thread::sleep(self.0.get().elapsed());
+        self.0.set(Instant::now());
     }
 }
 

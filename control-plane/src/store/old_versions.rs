@@ -13,6 +13,7 @@
 use std::collections::BTreeSet;
 
 use muster_api::{Timestamp, VersionId};
+use storage_core::units::u64_from;
 
 use super::{StoreError, Tx, bulk, column, found};
 use crate::domain::disk_plan::DiskPlan;
@@ -95,7 +96,7 @@ pub async fn drop_some(tx: &mut Tx, from: Place, before: Timestamp, limit: i64) 
         sqlx::query(ADOPT).bind(id.to_string()).execute(tx.conn()).await?;
         sqlx::query(DROP).bind(id.to_string()).execute(tx.conn()).await?;
     }
-    Ok(Dropped { rows: u64::try_from(unneeded.len()).unwrap_or(u64::MAX), next })
+    Ok(Dropped { rows: u64_from(unneeded.len()), next })
 }
 
 /// The versions that further disks of deployments start from, and those of found instances.

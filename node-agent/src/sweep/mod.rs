@@ -30,7 +30,7 @@ mod scope;
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -61,6 +61,7 @@ use crate::{
     controller::{Call, ControllerClient, ControllerError},
     latest::{Latest as _, latest_seen},
     mirror::is_no_space,
+    pace::Steps,
     peer::{repository::Keeper, share::PoolShare},
     telemetry,
 };
@@ -416,11 +417,9 @@ impl Sweeper {
         // A blocking thread is not dropped with this future.
         let ended = CancellationToken::new();
         let _ends = ended.clone().drop_guard();
-        let step = Mutex::new(Instant::now());
+        let steps = Steps::begin();
         let go_on = move || {
-            let mut began = step.lock().unwrap_or_else(PoisonError::into_inner);
-            std::thread::sleep(began.elapsed());
-            *began = Instant::now();
+            steps.rest();
             !ended.is_cancelled()
         };
         self.on_share(move |share| share.reclaim(&go_on)).await

@@ -100,14 +100,22 @@ impl Pool {
 
     /// From now on all nodes are full with what they have. Zero: they have no limit.
     fn fill(&self) {
-        self.stores.iter().for_each(|store| store.limit.store(store.store.usage().disk_bytes, Ordering::SeqCst));
+        (0..NODES).for_each(|at| self.fill_one(at));
+    }
+
+    fn fill_one(&self, at: usize) {
+        let Limited { store, limit } = &*self.stores[at];
+        limit.store(store.usage().disk_bytes, Ordering::SeqCst);
     }
 
     fn has_room(&self) -> bool {
-        self.stores.iter().all(|store| {
-            let limit = store.limit.load(Ordering::SeqCst);
-            store.store.usage().disk_bytes <= limit - limit / 8
-        })
+        (0..NODES).all(|at| self.one_has_room(at))
+    }
+
+    fn one_has_room(&self, at: usize) -> bool {
+        let Limited { store, limit } = &*self.stores[at];
+        let limit = limit.load(Ordering::SeqCst);
+        store.usage().disk_bytes <= limit - limit / 8
     }
 
     fn make_room(&self) {
@@ -347,7 +355,7 @@ async fn what_only_a_lost_repository_had_is_told_by_its_name() {
     for (node, keeper) in pool.world.cluster.nodes.iter().zip(&pool.world.keepers) {
         let evicted = keeper.evicted_after(None, 1000).await;
         let one = evicted.iter().find(|object| nowhere.iter().any(|record| record.name() == object.name));
-        // None: it has found out by itself, as it looks for a few of them each minute.
+        // None: it has found out by itself, as it looks for a few of them now and then.
         if let Some(one) = one {
             node.pool.get(&[one.name], Instant::now() + Duration::from_secs(2)).await.unwrap_err();
         }
@@ -363,6 +371,24 @@ async fn what_only_a_lost_repository_had_is_told_by_its_name() {
     let there: Vec<Record> =
         pool.all.iter().filter(|record| told.binary_search(&record.name()).is_err()).cloned().collect();
     patiently("nodes write again what they have", || pool.world.has(&there)).await;
+}
+
+#[tokio::test]
+async fn what_a_lost_repository_had_and_nodes_still_have_is_written_again() {
+    let pool = Pool::new().await;
+    pool.order(2, true);
+    // One node is full. The other copy of each object that it gives up stays.
+    pool.fill_one(0);
+    patiently("there is room again", || pool.one_has_room(0)).await;
+    assert!(pool.evicted().objects > 0);
+    assert!(pool.all.iter().all(|record| !pool.world.cluster.holders(record).is_empty()));
+    pool.make_room();
+    for record in &pool.all {
+        pool.world.store.change(&pool.world.store.settings().object_key(&record.name()), |_| None);
+    }
+    // Nobody reads. The node finds that a few of those that it gave up are gone, and so that the others are, too.
+    patiently("all is there again", || pool.world.has(&pool.all)).await;
+    assert!(pool.world.keepers.iter().all(|keeper| keeper.lost().is_empty()));
 }
 
 #[tokio::test]

@@ -69,7 +69,11 @@ impl World {
             shares,
             controllers: (0..nodes).map(|_| ScriptedController::new()).collect(),
             keepers: Vec::new(),
-            waits: KeeperWaits { settled: Duration::ZERO, list_every: Duration::from_secs(86_400) },
+            waits: KeeperWaits {
+                settled: Duration::ZERO,
+                list_every: Duration::from_secs(86_400),
+                look_every: Duration::from_secs(2),
+            },
             tasks: JoinSet::new(),
             _folders: folders,
         };

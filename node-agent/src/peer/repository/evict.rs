@@ -21,7 +21,8 @@
 //!
 //! **A crash.** The name is durable before the copy goes. A name whose copy is still there is dropped by the first pass. Names
 //! that are lost with the index count as missing: nodes that have copies send them here again, and readers ask the
-//! repository all the same. The listing, which begins anew then, finds those that no node has. Names are judged by the sweep like objects, and compared with each listing.
+//! repository all the same. The listing, which begins anew then, finds those that no node has. Names are judged by the sweep like
+//! objects, and compared with each listing.
 //!
 //! **Pages and descriptors stay.** They are a thousandth of the bytes, and everything is found through them.
 //!
@@ -34,7 +35,6 @@
 //! it has room.
 
 use std::{
-    cell::Cell,
     collections::BTreeSet,
     sync::{
         Arc,
@@ -54,7 +54,11 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{CALL, Done, Index, Keeper, KeeperError, blocking, lock};
-use crate::{data_disk::Space, pace::give_way, peer::share::PoolShare};
+use crate::{
+    data_disk::Space,
+    pace::{Steps, give_way},
+    peer::share::PoolShare,
+};
 
 /// Objects that are looked at together.
 const LIST: usize = 1024;
@@ -262,21 +266,6 @@ impl Keeper {
         Ok((gone.await?, failed))
     }
 
-    /// The repository lacks what this node has. If it had it once, something is wrong with it.
-    async fn note_absent(&self, index: &Arc<Index>, absent: Vec<ObjectName>) -> Result<(), KeeperError> {
-        let (asked, names) = (index.clone(), absent);
-        let known = blocking(move || -> Result<Vec<ObjectName>, KeeperError> {
-            let has = asked.has(&names)?;
-            Ok(names.into_iter().zip(has).filter(|(_, has)| *has).map(|(name, _)| name).collect())
-        })
-        .await?;
-        if !known.is_empty() {
-            self.doubt_all();
-            self.note_gone(index, known).await?;
-        }
-        Ok(())
-    }
-
     /// The hand has been through all objects.
     async fn turn_over(&self) -> Result<Done, KeeperError> {
         self.share.recent().age();
@@ -311,14 +300,11 @@ impl Keeper {
         }
         let share = self.share.clone();
         let bytes = blocking(move || {
-            // Guests sync on the same disk, so it rests as long as each of its steps takes.
-            let began = Cell::new(std::time::Instant::now());
-            let rest = || {
-                std::thread::sleep(began.get().elapsed());
-                began.set(std::time::Instant::now());
+            let steps = Steps::begin();
+            share.reclaim(&|| {
+                steps.rest();
                 true
-            };
-            share.reclaim(&rest)
+            })
         })
         .await?;
         info!(bytes, "gave up copies of objects that the repository has");
@@ -372,7 +358,10 @@ impl Keeper {
             }
             Err(error) => return Err(error),
         }
-        lock(&self.state).lost.suspect(lacked, true);
+        if !lacked.is_empty() {
+            self.doubt_all();
+            lock(&self.state).lost.suspect(lacked);
+        }
         failed.map_or(Ok(Done::More), |error| Err(error.into()))
     }
 

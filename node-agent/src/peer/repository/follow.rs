@@ -85,11 +85,12 @@ impl Keeper {
                 state.later.clear();
                 state.again.clear();
                 state.listing = None;
-                (state.evicting, state.lost) = (Evicting::new(Instant::now()), Lost::new(Instant::now()));
+                (state.evicting, state.lost) =
+                    (Evicting::new(Instant::now()), Lost::new(Instant::now(), self.waits.look_every));
                 // What only the place before had may be lost.
                 let evicted = known.map(|index| index.evicted_after(None, lost::NAMES_MAX)).transpose();
                 match evicted {
-                    Ok(names) => state.lost.suspect(names.into_iter().flatten().map(|(name, _)| name), false),
+                    Ok(names) => state.lost.suspect(names.into_iter().flatten().map(|(name, _)| name)),
                     Err(error) => warn!(%error, "what was given up for the repository before is not known any more"),
                 }
                 state.pass = is_some.then_some((None, 0));

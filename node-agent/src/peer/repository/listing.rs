@@ -137,7 +137,7 @@ impl Keeper {
             lock(&self.state).pass = Some((None, 0));
         }
         // Another node may have them.
-        lock(&self.state).lost.suspect(lost, false);
+        lock(&self.state).lost.suspect(lost);
         Ok(())
     }
 }

@@ -83,12 +83,18 @@ pub struct KeeperWaits {
     pub settled: Duration,
     /// Time between two listings of all keys.
     pub list_every: Duration,
+    /// Time between two looks at what is lost, and at a few of the copies that were given up.
+    pub look_every: Duration,
 }
 
 impl Default for KeeperWaits {
     fn default() -> Self {
         // A node hears of a new record with its next heartbeat, and ends what it does in the repository within a minute.
-        Self { settled: Duration::from_secs(180), list_every: Duration::from_secs(7 * 86_400) }
+        Self {
+            settled: Duration::from_secs(180),
+            list_every: Duration::from_secs(7 * 86_400),
+            look_every: Duration::from_secs(60),
+        }
     }
 }
 
@@ -188,7 +194,7 @@ impl Keeper {
             listing: None,
             record: (pool.record(), now),
             evicting: Evicting::new(now),
-            lost: Lost::new(now),
+            lost: Lost::new(now, waits.look_every),
             doubted_at: None,
             trouble: None,
             burial_trouble: None,

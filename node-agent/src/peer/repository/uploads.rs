@@ -245,7 +245,7 @@ impl Keeper {
         if bad.is_empty() {
             return Ok(());
         }
-        lock(&self.state).lost.suspect(bad.iter().copied(), true);
+        lock(&self.state).lost.suspect(bad.iter().copied());
         let _turn = self.turn(repository).await?;
         let (forgotten, names) = (index.clone(), bad.iter().copied().collect::<Vec<_>>());
         blocking(move || forgotten.forget(&names)).await?;
