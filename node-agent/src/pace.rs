@@ -1,6 +1,6 @@
 //! How fast work goes that nobody waits for: [`Pace`] limits its bytes per second, and it gives way to reads.
 
-use std::{cell::Cell, sync::Mutex, time::Duration};
+use std::{cell::Cell, future::Future, sync::Mutex, time::Duration};
 
 use muster_pool::PoolClient;
 use storage_core::lock;
@@ -36,7 +36,37 @@ impl Pace {
     }
 }
 
-/// Work of a blocking thread in steps. Between two of them it rests for as long as the last one took: guests sync on the same disk.
+/// Lets pieces of work through as fast as they come while nobody reads. While somebody does, one goes at a time, and it is followed
+/// by a rest of several times as long as it took. So reads seldom meet a piece, and work gets on however much is read. What the
+/// links carry need not be known: a piece that shared its link with reads took longer, and so the rest is longer.
+#[derive(Default)]
+pub(crate) struct SlowLane(tokio::sync::Mutex<()>);
+
+/// A rest lasts so many times as long as the piece before it.
+const REST: u32 = 6;
+/// Longest rest.
+const REST_MOST: Duration = Duration::from_secs(2);
+
+impl SlowLane {
+    /// Lets a piece through when its turn has come. `has_reads` tells whether somebody reads where it would be noticed.
+    pub(crate) async fn pass<T>(&self, has_reads: impl Fn() -> bool, piece: impl Future<Output = T>) -> T {
+        if !has_reads() {
+            return piece.await;
+        }
+        let _turn = self.0.lock().await;
+        let began = Instant::now();
+        let done = piece.await;
+        let ended = Instant::now();
+        let rest_until = ended + ((ended - began) * REST).min(REST_MOST);
+        while has_reads() && Instant::now() < rest_until {
+            sleep(LOOK).await;
+        }
+        done
+    }
+}
+
+/// Work of a blocking thread in steps. Between two of them it rests for three times as long as the last one took: guests sync on
+/// the same disk.
 pub(crate) struct Steps(Cell<Instant>);
 
 impl Steps {
@@ -47,7 +77,7 @@ impl Steps {
 
     /// A step has ended. The next one begins when this returns.
     pub(crate) fn rest(&self) {
-        std::thread::sleep(self.0.get().elapsed());
+        std::thread::sleep(self.0.get().elapsed() * 3);
         self.0.set(Instant::now());
     }
 }
@@ -67,6 +97,8 @@ pub(crate) async fn give_way_for(pool: &PoolClient, most: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -83,5 +115,32 @@ mod tests {
             pace.take(500).await;
         }
         assert_eq!(begun.elapsed(), Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_somebody_reads_one_piece_goes_at_a_time_with_rests() {
+        let (lane, reads) = (SlowLane::default(), AtomicBool::new(false));
+        let piece = || lane.pass(|| reads.load(Relaxed), async { sleep(Duration::from_millis(100)).await });
+        let begun = Instant::now();
+        tokio::join!(piece(), piece(), piece());
+        assert_eq!(begun.elapsed(), Duration::from_millis(100), "all at once");
+        reads.store(true, Relaxed);
+        let begun = Instant::now();
+        tokio::join!(piece(), piece(), piece());
+        let (took, expected) = (begun.elapsed(), Duration::from_millis(100) * 3 * (1 + REST));
+        assert!(took >= expected && took < expected + LOOK * 6, "{took:?}");
+        // The rest ends with the reads.
+        let begun = Instant::now();
+        tokio::join!(piece(), async {
+            sleep(Duration::from_millis(200)).await;
+            reads.store(false, Relaxed);
+        });
+        assert!(begun.elapsed() < Duration::from_millis(300));
+        // A piece that takes very long keeps the next one waiting for a bounded time.
+        reads.store(true, Relaxed);
+        let begun = Instant::now();
+        lane.pass(|| true, sleep(Duration::from_secs(60))).await;
+        let (took, expected) = (begun.elapsed(), Duration::from_secs(60) + REST_MOST);
+        assert!(took >= expected && took < expected + LOOK * 2, "{took:?}");
     }
 }

@@ -29,6 +29,7 @@ const PIECE: u64 = 4 << 20;
 const PORT: u16 = 9;
 /// Members of the large snapshot, each on a node of its own, and bytes that each of them dirties.
 const MEMBERS: usize = 16;
+const MEMBERS_MBIT: u32 = 62;
 const DIRTY: u64 = 15 << 20;
 
 /// A disk of an instance, and the number of the agent that has it.
@@ -116,25 +117,40 @@ async fn commits(table: &mut Table, mbit: u32) {
 }
 
 async fn snapshots(table: &mut Table) {
-    let cluster = cluster(MEMBERS, 62).await;
+    let cluster = cluster(MEMBERS, MEMBERS_MBIT).await;
     let one = deploy(&cluster, "one", 1).await;
     let all = deploy(&cluster, "all", MEMBERS).await;
-    let (mut of_one, mut of_all) = (Vec::new(), Vec::new());
+    let (mut of_one, mut of_all, mut of_busiest) = (Vec::new(), Vec::new(), Vec::new());
+    let links = cluster.links.as_ref().expect("the cluster has links");
     for round in 0..3 {
         one[0].dirty(round << 32, DIRTY);
         of_one.push(snapshot(&cluster, "one", &format!("one{round}")).await);
         for (number, disk) in (1..).zip(&all) {
             disk.dirty((round << 32) + (number << 40), DIRTY);
         }
+        let before = links.bytes_by_host();
         of_all.push(snapshot(&cluster, "all", &format!("all{round}")).await);
+        let carried = before.iter().zip(links.bytes_by_host()).map(|(from, to)| (to.0 - from.0).max(to.1 - from.1));
+        let most = carried.max().expect("there are hosts");
+        of_busiest.push(most as f64 * 8.0 / f64::from(MEMBERS_MBIT) / 1e6);
     }
-    let (of_one, of_all) = (median(of_one), median(of_all));
+    let (of_one, of_all, of_busiest) = (median(of_one), median(of_all), median(of_busiest));
+    let what =
+        format!("snapshot of {MEMBERS} members on as many nodes, 15 MB dirty each, links of {MEMBERS_MBIT} Mbit/s");
     table.row(
-        &format!("snapshot of {MEMBERS} members on as many nodes, 15 MB dirty each, links of 62 Mbit/s (time)"),
+        &format!("{what} (time)"),
         format!("{of_all:.2} s"),
         format!("{of_one:.2} s of one member"),
         Some(of_all / of_one),
         "<= 1.2",
+    );
+    // Objects do not fall equally on the nodes. No snapshot can be faster than the link that carries most.
+    table.row(
+        &format!("{what}: the time that the busiest of the links needs for what it carries"),
+        format!("{of_busiest:.2} s"),
+        format!("{of_one:.2} s of one member"),
+        Some(of_busiest / of_one),
+        "none",
     );
 }
 

@@ -82,12 +82,19 @@ impl Links {
     /// Bytes that all hosts together have received so far, with the headers of the packets.
     #[must_use]
     pub fn received_bytes(&self) -> u64 {
+        self.bytes_by_host().iter().map(|(received, _)| received).sum()
+    }
+
+    /// Bytes that each host has received and sent so far, with the headers of the packets, in no certain order but always the same.
+    #[must_use]
+    pub fn bytes_by_host(&self) -> Vec<(u64, u64)> {
         let asked = ["-n", &Self::switch(), "-json", "-statistics", "link", "show"];
         let done = Command::new("ip").args(asked).output().expect("start ip");
         let all: Vec<serde_json::Value> = serde_json::from_slice(&done.stdout).expect("ip prints JSON");
         let is_port = |link: &&serde_json::Value| link["ifname"].as_str().is_some_and(|name| name.starts_with("port"));
         // What a port of the switch sends its host receives.
-        all.iter().filter(is_port).map(|link| link["stats64"]["tx"]["bytes"].as_u64().expect("a count")).sum()
+        let bytes = |link: &serde_json::Value, way: &str| link["stats64"][way]["bytes"].as_u64().expect("a count");
+        all.iter().filter(is_port).map(|link| (bytes(link, "tx"), bytes(link, "rx"))).collect()
     }
 
     fn switch() -> String {

@@ -10,7 +10,7 @@ use muster_api::{
     peer_protocol::{LOST_PATH, LostCopies},
 };
 use muster_pool::{
-    Call,
+    Avoided, Call,
     transport::{NameTable, http_client, node_tls_name},
     wire::{Held, decode_held, encode_names},
 };
@@ -280,8 +280,19 @@ async fn reads_are_under_way_while_somebody_waits_for_objects() {
     let reading =
         tokio::spawn(async move { reader.get(&[chunk(1).name()], Instant::now() + Duration::from_secs(30)).await });
     eventually("the read is under way", || pool.reads_under_way()).await;
+    // A node that has a copy for this one hears of it when it asks what is lacking.
+    let (store, sender) = (&cluster.nodes[1].store, &cluster.nodes[1].pool);
+    store.put(1, &[chunk(2)]).unwrap();
+    let held = store.list(None, 10).unwrap();
+    let parcel = sender.lacking(&held, &Avoided::default()).await.parcels.remove(0);
+    assert!(sender.reads_lately(&parcel));
     reading.abort();
     eventually("nobody reads any more", || !pool.reads_under_way()).await;
+    let limit = Instant::now() + Duration::from_secs(30);
+    while sender.reads_lately(&parcel) {
+        assert!(Instant::now() < limit, "the sender hears that nobody reads there any more");
+        assert!(!sender.lacking(&held, &Avoided::default()).await.parcels.is_empty());
+    }
 }
 
 #[tokio::test]

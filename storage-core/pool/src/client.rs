@@ -36,12 +36,13 @@ use tokio::{
 
 use crate::{
     checksum,
-    demand::Demand,
+    demand::{Demand, UnderWay},
     error::PoolError,
     get::{Got, Search},
     inner::{Inner, Local},
     limits::PoolLimits,
     put::{PutDone, Spread},
+    repair::Parcel,
     repository::Repository,
     restock::{RESTOCKS, Restock},
     tls::{Ca, Identity, TlsError},
@@ -300,8 +301,15 @@ impl PoolClient {
         self.inner.demand.is_any()
     }
 
+    /// Whether somebody waits for objects, or did a moment ago, at one of the two ends of a parcel: here, or at the node that gets
+    /// it as it said the last time that it was asked something.
+    #[must_use]
+    pub fn reads_lately(&self, parcel: &Parcel) -> bool {
+        self.inner.demand.was_lately() || self.inner.health(parcel.to()).has_reads()
+    }
+
     /// Counts a read of another node until the answer is dropped.
-    pub(crate) fn serve_read(&self) -> Demand {
+    pub(crate) fn serve_read(&self) -> UnderWay {
         self.inner.demand.read()
     }
 

@@ -1,11 +1,19 @@
 //! What a client knows about each node: how many requests are under way there, and whether it failed lately.
 
-use std::{error::Error, sync::Mutex, time::Duration};
+use std::{
+    error::Error,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
+use http::HeaderMap;
 use storage_core::lock::lock;
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::{limits::PoolLimits, untimely::Untimely};
+use crate::{limits::PoolLimits, protocol::READS_HEADER, untimely::Untimely};
 
 /// Pause after the first failure. It doubles with each further one.
 const SUSPECT_FIRST: Duration = Duration::from_secs(1);
@@ -23,6 +31,8 @@ pub(crate) struct Health {
     /// Permits for puts. They are apart, so that writing never starves reading.
     pub(crate) puts: Semaphore,
     trouble: Mutex<Trouble>,
+    /// Whether it said the last time that somebody waits for objects there.
+    has_reads: AtomicBool,
 }
 
 #[derive(Default)]
@@ -39,7 +49,18 @@ impl Health {
             gets: Semaphore::new(limits.per_node),
             puts: Semaphore::new((limits.per_node / 2).max(1)),
             trouble: Mutex::default(),
+            has_reads: AtomicBool::new(false),
         }
+    }
+
+    /// What the head of an answer says of the node beside the answer.
+    pub(crate) fn hear(&self, headers: &HeaderMap) {
+        self.has_reads.store(headers.contains_key(READS_HEADER), Relaxed);
+    }
+
+    /// Whether somebody waits for objects there, as far as the node said.
+    pub(crate) fn has_reads(&self) -> bool {
+        self.has_reads.load(Relaxed)
     }
 
     /// A request succeeded: the node is no longer suspect.

@@ -64,6 +64,9 @@ pub const ROUND_HEADER: &str = "muster-round";
 pub const RECORD_HEADER: &str = "muster-record";
 /// Header of a question what a node has, whose caller knows what an evicted object is; any value.
 pub const EVICTED_HEADER: &str = "muster-evicted";
+/// Header of an answer to a put or a question of a node that waits for objects of others, or gives them objects; any value.
+/// Copies that nobody waits for come to it slowly then.
+pub const READS_HEADER: &str = "muster-reads";
 /// Value of [`ROUND_HEADER`] in a put of copies: each keeps the stamp that it has elsewhere.
 pub const OWN_ROUND: &str = "own";
 

@@ -263,7 +263,9 @@ impl Inner {
             .header(ROUND_HEADER, round)
             .timeout(self.limits.silence + self.transfer_time(bytes))
             .body(reqwest::Body::wrap_stream(futures::stream::iter(pieces)));
-        let answer = accepted(checksum::send(put).await, SHORT_ANSWER_BYTES).await?;
+        let answer = checksum::send(put).await;
+        let answer = answer.inspect(|answer| self.health(member.store).hear(answer.headers()));
+        let answer = accepted(answer, SHORT_ANSWER_BYTES).await?;
         let done: PutSummary = serde_json::from_slice(&answer).map_err(|e| PutFailure::other(e.to_string()))?;
         let (taken, sent) = (done.stored.saturating_add(done.touched), u64_from(records.len()));
         if taken != sent {

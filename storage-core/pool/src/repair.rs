@@ -44,8 +44,9 @@ use crate::{
 
 /// Questions under way at a time.
 const QUESTIONS: usize = 8;
-/// Stored bytes that are sent to a node at a time. They are read into memory.
-const PARCEL_BYTES: u64 = 4 << 20;
+/// Stored bytes that are sent to a node at a time, unless one object has more. They are read into memory. A read that comes meanwhile
+/// shares the link with them.
+const PARCEL_BYTES: u64 = 256 << 10;
 
 /// Copies for one node, to be sent together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +75,10 @@ impl Parcel {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.copies.iter().map(|copy| copy.stored_bytes).sum()
+    }
+
+    pub(crate) fn to(&self) -> StoreId {
+        self.to
     }
 }
 
@@ -397,6 +402,7 @@ impl Inner {
             .timeout(self.limits.silence)
             .body(encode_names(names.iter().copied()));
         let answer = checksum::send(request).await.inspect_err(|e| health.not_connected(e));
+        let answer = answer.inspect(|answer| health.hear(answer.headers()));
         let body = accepted(answer, names.len() * 8).await?;
         decode_held(&body, names.len()).map_err(|e| PutFailure::other(e.to_string()))
     }

@@ -18,7 +18,7 @@ use axum::{
     Extension, Json, Router,
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderValue, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::post,
@@ -40,8 +40,8 @@ use tracing::warn;
 use crate::{
     PoolClient, checksum,
     protocol::{
-        EVICTED_HEADER, NAMES_MAX, OWN_ROUND, OWNS_NOTHING, ObjectCall, PUT_BYTES_MAX, RECORD_HEADER, ROUND_HEADER,
-        Refusal, Refused,
+        EVICTED_HEADER, NAMES_MAX, OWN_ROUND, OWNS_NOTHING, ObjectCall, PUT_BYTES_MAX, READS_HEADER, RECORD_HEADER,
+        ROUND_HEADER, Refusal, Refused,
     },
     tls::PeerCaller,
     wire::{Held, RecordReader, Stamped, WireError, decode_names, decode_stamped, encode_held},
@@ -160,13 +160,18 @@ async fn admit(State(door): State<Arc<Door>>, mut request: Request, next: Next) 
     };
     let gives = request.uri().path() == ObjectCall::Get.path();
     let under_way = gives.then(|| door.pool.serve_read());
+    let pool = door.pool.clone();
     let told = move |bytes: u64| {
         if under_way.is_some() {
             let node = if let Caller::Member(node) = caller { Some(node) } else { None };
-            door.pool.traffic().count_served(node, bytes);
+            pool.traffic().count_served(node, bytes);
         }
     };
-    Ok(next.run(request).await.map(|body| hold_turn(body, turn, told)))
+    let mut answer = next.run(request).await.map(|body| hold_turn(body, turn, told));
+    if !gives && door.pool.inner.demand.was_lately() {
+        answer.headers_mut().insert(READS_HEADER, HeaderValue::from_static("1"));
+    }
+    Ok(answer)
 }
 
 /// Keeps the turn until the body was sent, and tells of each piece how long it is.

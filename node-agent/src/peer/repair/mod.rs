@@ -13,8 +13,9 @@
 //! and tales of losses go on beside it, so that a pass that takes days keeps no other node from its copies. A node that owns
 //! nothing is *empty* when a pass found nothing after all puts had ended that it took before. Nothing is remembered but in memory: a start begins with a pass.
 //!
-//! Repair gives way: it sends no faster than `repair_bytes_per_s`, hands over no faster than that, since other nodes read
-//! what they are to keep, and waits a moment before each parcel while somebody waits for objects.
+//! Repair gives way: it sends no faster than `repair_bytes_per_s`, and hands over no faster than that, since other nodes read
+//! what they are to keep. While somebody waits for objects here or at the node that gets a parcel, one parcel goes at a
+//! time, with pauses after each ([`SlowLane`]).
 //!
 //! Reading order: [`Repair`], `pass` (objects in name order), `tell` (what this node lost), `gone` (what nobody has), `asked` (what others lost),
 //! `progress`.
@@ -39,7 +40,7 @@ pub use asked::Asked;
 
 use self::{gone::Gone, progress::Progress, tell::Telling};
 use super::losses::Losses;
-use crate::pace::Pace;
+use crate::pace::{Pace, SlowLane};
 
 /// Time between two passes when nothing happened.
 const EVERY: Duration = Duration::from_secs(6 * 3600);
@@ -70,6 +71,7 @@ pub struct Repair {
     asked: Arc<Asked>,
     pace: Pace,
     hand_over_pace: Pace,
+    slow_lane: SlowLane,
     progress: Progress,
     gone: Gone,
     /// Copies that a check could not send.
@@ -88,6 +90,7 @@ impl Repair {
             asked,
             pace: Pace::new(bytes_per_s),
             hand_over_pace: Pace::new(bytes_per_s),
+            slow_lane: SlowLane::default(),
             progress: Progress::default(),
             gone: Gone::default(),
             left: Notify::new(),

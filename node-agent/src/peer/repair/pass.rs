@@ -21,7 +21,7 @@ const BATCH: usize = 4096;
 /// Objects that are handed over together.
 const HANDED_OVER: usize = 256;
 /// Parcels on their way at a time. They are in memory.
-const PARCELS: usize = 4;
+const PARCELS: usize = 32;
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -201,8 +201,8 @@ impl Repair {
             return (parcel, None);
         }
         self.pace.take(parcel.bytes()).await;
-        give_way(&self.pool).await;
-        let sent = self.pool.send_parcel(&parcel, avoided).await;
+        let send = self.pool.send_parcel(&parcel, avoided);
+        let sent = self.slow_lane.pass(|| self.pool.reads_lately(&parcel), send).await;
         if let Some(sent) = &sent {
             self.progress.not_missing(parcel.objects() - sent.unread_objects, parcel.bytes() - sent.unread_bytes);
             self.progress.copied(sent.objects, sent.bytes);

@@ -33,8 +33,13 @@ use crate::{
 
 /// Less than this is not worth a look at a segment, unless nothing in it is live.
 const WORTH_BYTES: u64 = 64 << 10;
-/// Holes that are made between two pauses. Other syncs on the file system wait meanwhile.
-const PUNCHED_AT_ONCE: usize = 32;
+/// Holes whose headers are made durable together.
+const HOLES_AT_ONCE: usize = 32;
+/// Holes whose blocks are given back between two pauses. The next sync on the file system waits until it has noted them all, and
+/// told the disk.
+const PUNCHED_AT_ONCE: usize = 4;
+/// Objects that are removed between two moments in which others may put.
+const REMOVED_AT_ONCE: usize = 32;
 /// Segments whose files are deleted between two writes of the index.
 const DELETED_AT_ONCE: usize = 16;
 
@@ -67,25 +72,38 @@ fn blocks(run: &Range<u64>) -> Option<Range<u64>> {
 impl SegmentStore {
     pub(super) fn remove_batch(&self, objects: &[(ObjectName, u64)]) -> Result<Vec<Option<u64>>, StoreError> {
         self.advance_if_due(2);
+        let mut answer = Vec::with_capacity(objects.len());
+        for some in objects.chunks(REMOVED_AT_ONCE) {
+            // Reads the pages of the index into memory, so that those who put meanwhile do not wait for that.
+            for (name, _) in some {
+                self.place(name)?;
+            }
+            self.remove_some(some, &mut answer)?;
+        }
+        Ok(answer)
+    }
+
+    fn remove_some(&self, objects: &[(ObjectName, u64)], answer: &mut Vec<Option<u64>>) -> Result<(), StoreError> {
         let mut writer = self.writer();
         writer.check()?;
         let mut removed = BTreeMap::new();
-        let mut answer = Vec::with_capacity(objects.len());
         for (name, below) in objects {
             let place = self.place(name)?.filter(|place| place.round < *below && !removed.contains_key(name));
             answer.push(place.map(|place| place.stored_len.into()));
             removed.extend(place.map(|place| (*name, place)));
         }
-        for names in removed.keys().copied().collect::<Vec<_>>().chunks(frame::NAMES_MAX) {
-            let wanted = frame::drops_bytes(names.len());
-            let active = self.active(&mut writer, wanted)?;
-            let bytes = frame::drops(&active.marker, names);
-            self.append(&mut writer, wanted, &mut [IoSlice::new(&bytes)])?;
-            for name in names {
-                self.change(&mut writer, *name, removed.get(name).copied(), None);
-            }
+        let names: Vec<ObjectName> = removed.keys().copied().collect();
+        if names.is_empty() {
+            return Ok(());
         }
-        Ok(answer)
+        let wanted = frame::drops_bytes(names.len());
+        let active = self.active(&mut writer, wanted)?;
+        let bytes = frame::drops(&active.marker, &names);
+        self.append(&mut writer, wanted, &mut [IoSlice::new(&bytes)])?;
+        for (name, place) in removed {
+            self.change(&mut writer, name, Some(place), None);
+        }
+        Ok(())
     }
 
     pub(super) fn reclaim_while(&self, go_on: &dyn Fn() -> bool) -> Result<u64, StoreError> {
@@ -229,7 +247,7 @@ impl SegmentStore {
         let with_blocks: Vec<_> =
             dead.runs.iter().filter_map(|(run, is_hole)| Some((run, *is_hole, blocks(run)?))).collect();
         let mut punched = 0;
-        for (part, holes) in with_blocks.chunks(PUNCHED_AT_ONCE).enumerate() {
+        for (part, holes) in with_blocks.chunks(HOLES_AT_ONCE).enumerate() {
             if part > 0 && !go_on() {
                 // The next call begins this segment again, and counts it as a whole.
                 return Ok(0);
@@ -245,7 +263,10 @@ impl SegmentStore {
                 return Err(self.writer().fail("sync", source));
             }
             // Also what is a hole already: the last process may have ended in between.
-            for (_, _, blocks) in holes {
+            for (some, (_, _, blocks)) in holes.iter().enumerate() {
+                if some > 0 && some % PUNCHED_AT_ONCE == 0 && !go_on() {
+                    return Ok(0);
+                }
                 file.punch(blocks.clone()).map_err(io_error("give back space of", &name))?;
                 punched += blocks.end - blocks.start;
             }
