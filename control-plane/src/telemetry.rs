@@ -9,7 +9,9 @@ use crate::config::{Log, LogFormat};
 
 /// Starts the log of the process. Later calls change nothing.
 pub fn start_log(log: &Log) {
-    let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The client of the repository tells of each repetition. We tell why calls failed. `object_store=info` brings them back.
+    let filter =
+        EnvFilter::try_new(format!("object_store=warn,{}", log.filter)).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

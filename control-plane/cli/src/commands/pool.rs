@@ -75,13 +75,18 @@ fn changed(pool: &Pool) -> String {
     } else {
         String::new()
     };
-    format!("pool {name}: at least {min_copies} copies of each object{few}")
+    format!("pool {name}: at least {}{few}", copies_of_each(*min_copies))
+}
+
+fn copies_of_each(least: u64) -> String {
+    let copies = if least == 1 { "copy" } else { "copies" };
+    format!("{least} {copies} of each object")
 }
 
 fn details(pool: &Pool) -> String {
     let Pool { name, min_copies, nodes, usage, sweep, repair, repository, .. } = pool;
     let mut lines = vec![
-        format!("pool {name}: {nodes} nodes, at least {min_copies} copies of each object"),
+        format!("pool {name}: {nodes} nodes, at least {}", copies_of_each(*min_copies)),
         format!(
             "  holds     {} copies, {} of {}",
             usage.objects,

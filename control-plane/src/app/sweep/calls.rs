@@ -1,7 +1,7 @@
 //! The pool as operators see it, and their word that it be swept.
 
 use muster_api::{
-    Page, Timestamp,
+    ErrorCode, Page, Problem, Timestamp,
     node::{ObjectAmount, PoolUse, Repair, RepositoryUse},
     pool::{
         AWAITED_MAX, AwaitedNode, DEFAULT_POOL, MIN_COPIES_MAX, PatchPool, Pool, PoolRepair, StartSweep, Sweep,
@@ -102,8 +102,8 @@ impl App {
             let of = self.incarnation();
             if !sweep::load(tx).await?.is_allowed_in(of) {
                 if !wanted.after_restore {
-                    let allowed = vec!["after_restore: true"];
-                    return Err(AppError::WrongState { kind: "pool", state: "restored".to_owned(), allowed });
+                    let refused = Problem::new(ErrorCode::WrongState, rounds::RESTORED).with("state", "restored");
+                    return Err(refused.with("allowed", vec!["after_restore: true"]).into());
                 }
                 if let Some(reason) = self.unreported(&nodes::listed(tx).await?, of) {
                     return Err(AppError::Unavailable(reason));

@@ -43,6 +43,9 @@ use crate::{
 
 /// The index of what is needed, in the data folder.
 const FILE: &str = "sweep.redb";
+/// Why nothing is swept after a restore, and what to do.
+pub(super) const RESTORED: &str = "the database was restored, and may not know all that is needed: see what was found on \
+    nodes, then allow the sweep with `muster pool sweep --after-restore`";
 /// How long after a start nobody is told that nodes have yet to report: they do so within this time, milliseconds.
 const REPORTS_WITHIN_MS: i64 = 60_000;
 /// How long nodes may take for a round before the next one may begin all the same. A node that judges all its objects needs
@@ -136,11 +139,9 @@ impl App {
     /// Why nothing may be swept at all, in a sentence.
     fn held(&self, look: &Look, of: Incarnation) -> Option<String> {
         let unsettled = self.sweep.unsettled(look.nodes.iter().map(|node| node.id));
-        unsettled.or_else(|| self.unreported(&look.nodes, of)).or_else(|| {
-            let restored = "the database was restored, and may not know all that is needed: see what was found on nodes, then \
-                allow the sweep with `muster pool sweep --after-restore`";
-            (!look.row.is_allowed_in(of)).then(|| restored.to_owned())
-        })
+        unsettled
+            .or_else(|| self.unreported(&look.nodes, of))
+            .or_else(|| (!look.row.is_allowed_in(of)).then(|| RESTORED.to_owned()))
     }
 
     /// The nodes that did not tell yet what they hold, in a sentence.

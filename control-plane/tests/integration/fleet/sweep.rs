@@ -297,7 +297,8 @@ async fn nothing_is_swept_after_a_restore_until_all_nodes_told_and_an_operator_s
     cluster.world.post(&format!("/v1/operations/{}/cancel", operation.text("/id")), json!({})).await;
     cluster.world.ends(&operation, "cancelled").await;
     let world = &cluster.world;
-    world.post("/v1/pools/default/sweep", json!({})).await.refused(409, "wrong_state");
+    let refused = world.post("/v1/pools/default/sweep", json!({})).await.refused(409, "wrong_state");
+    assert!(refused.text("/detail").contains("--after-restore"), "{:#}", refused.body);
     let allowed = world.post("/v1/pools/default/sweep", json!({ "after_restore": true })).await.expect(202);
     eventually("the sweep to end", async || {
         cluster.carry_out().await;
