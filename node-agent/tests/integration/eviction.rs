@@ -374,6 +374,29 @@ async fn what_only_a_lost_repository_had_is_told_by_its_name() {
 }
 
 #[tokio::test]
+async fn nothing_counts_as_lost_while_the_bucket_is_not_there() {
+    let pool = Pool::new().await;
+    pool.evict().await;
+    let nowhere = pool.all.iter().filter(|record| pool.world.cluster.holders(record).is_empty()).map(Record::name);
+    let (nowhere, evicted): (Vec<ObjectName>, _) = (nowhere.collect(), pool.evicted());
+    assert!(!nowhere.is_empty(), "some were given up by both nodes");
+    pool.world.store.set_trouble(Trouble::NoBucket);
+    let soon = Instant::now() + Duration::from_secs(2);
+    pool.world.cluster.nodes[0].pool.get(&nowhere[..1], soon).await.unwrap_err();
+    // Each node looks for a few of those that it gave up now and then.
+    patiently("all nodes are in trouble", || {
+        let mut told = pool.world.keepers.iter().map(|keeper| keeper.usage().and_then(|usage| usage.trouble));
+        told.all(|told| told.is_some_and(|why| why.contains("NoSuchBucket")))
+    })
+    .await;
+    moment().await;
+    assert!(pool.world.keepers.iter().all(|keeper| keeper.lost().is_empty()));
+    assert!(pool.evicted().objects >= evicted.objects, "nodes still know what is there");
+    pool.world.store.set_trouble(Trouble::None);
+    pool.check_reads().await;
+}
+
+#[tokio::test]
 async fn what_a_lost_repository_had_and_nodes_still_have_is_written_again() {
     let pool = Pool::new().await;
     pool.order(2, true);

@@ -338,7 +338,7 @@ impl Inner {
         let ask = |object: Listed| {
             let (repository, until) = (repository.clone(), Instant::now() + self.limits.silence);
             async move {
-                let there = repository.len(object.name, until).await;
+                let there = repository.shown_len(object.name, until).await;
                 let whole = object.stored_bytes + u64_from(RecordHeader::BYTES);
                 there.is_ok_and(|len| len == Some(whole)).then_some(object.name)
             }

@@ -220,7 +220,7 @@ impl Keeper {
         let share = self.share.clone();
         let Some(found) = blocking(move || share.find(&name)).await? else { return Ok(None) };
         let bytes = found.stored_bytes + u64_from(RecordHeader::BYTES);
-        if ask_first && repository.len(name, Instant::now() + CALL).await? == Some(bytes) {
+        if ask_first && repository.shown_len(name, Instant::now() + CALL).await? == Some(bytes) {
             return Ok(Some(bytes));
         }
         self.write(repository, name).await

@@ -59,7 +59,7 @@ impl Repository {
         }
     }
 
-    async fn owner(&self) -> Result<Option<String>, RepositoryError> {
+    pub(super) async fn owner(&self) -> Result<Option<String>, RepositoryError> {
         let key = Path::from(self.settings.owner_key());
         let answer = match self.store.get(&key).await {
             Ok(answer) => answer,

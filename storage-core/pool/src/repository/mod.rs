@@ -225,15 +225,42 @@ impl Repository {
     /// # Errors
     /// As [`Repository::get`].
     pub async fn len(&self, name: ObjectName, deadline: Instant) -> Result<Option<u64>, RepositoryError> {
+        let shown = self.shown_len(name, deadline).await?;
+        if shown.is_some() {
+            return Ok(shown);
+        }
+        let key = Path::from(self.settings.object_key(&name));
+        let asked = async {
+            let _permit = self.gets.acquire().await.expect("nobody closes it");
+            match self.store.get(&key).await {
+                Ok(answer) => Ok(Some(answer.meta.size)),
+                Err(error) => RepositoryError::absent_or(error),
+            }
+        };
+        self.note(timeout_at(deadline, asked).await.unwrap_or_else(|_| Err(RepositoryError::late())))
+    }
+
+    /// As [`Repository::len`] with one request less, for those to whom none means nothing but "write it". The answer to HEAD is
+    /// a number without words, and a missing bucket has the number of a missing object.
+    ///
+    /// # Errors
+    /// As [`Repository::get`].
+    pub async fn shown_len(&self, name: ObjectName, deadline: Instant) -> Result<Option<u64>, RepositoryError> {
         let key = Path::from(self.settings.object_key(&name));
         let asked = async {
             let _permit = self.puts.acquire().await.expect("nobody closes it");
             match self.store.head(&key).await {
                 Ok(meta) => Ok(Some(meta.size)),
-                Err(error) => RepositoryError::absent_or(error),
+                Err(error) => match RepositoryError::absent_or(error) {
+                    // The answer to another question has the reason.
+                    Err(refused @ RepositoryError::Refused(_)) => Err(self.owner().await.err().unwrap_or(refused)),
+                    other => other,
+                },
             }
         };
-        self.note(timeout_at(deadline, asked).await.unwrap_or_else(|_| Err(RepositoryError::late())))
+        let ended = timeout_at(deadline, asked).await.unwrap_or_else(|_| Err(RepositoryError::late()));
+        // This may be a missing bucket: it does not show that the repository works.
+        if matches!(ended, Ok(None)) { ended } else { self.note(ended) }
     }
 
     /// Writes an object. When it returns, the store has answered that it has all of it: it is sent with its SHA-256.
@@ -262,7 +289,7 @@ impl Repository {
         let put = |record: &Record| {
             let record = record.clone();
             async move {
-                if self.len(record.name(), deadline).await? == Some(u64_from(record.wire_len())) {
+                if self.shown_len(record.name(), deadline).await? == Some(u64_from(record.wire_len())) {
                     return Ok(());
                 }
                 self.put(&record, deadline).await

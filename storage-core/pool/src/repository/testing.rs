@@ -41,6 +41,10 @@ pub enum Trouble {
     None,
     /// Every request is answered with this status.
     Status(u16),
+    /// Every request is refused (403) for this reason, in few words as Ceph does it.
+    Refused(&'static str),
+    /// Its bucket is not there.
+    NoBucket,
     /// So many requests are answered with 503, the ones after them well.
     Busy(u32),
     /// No request is answered.
@@ -232,10 +236,12 @@ async fn answer(State(inside): State<Arc<Mutex<Inside>>>, request: Request) -> R
             let status = StatusCode::from_u16(status).expect("a status");
             return refusal(status, "ToldTo", "the test wants it");
         }
+        Trouble::Refused(code) => return refusal(StatusCode::FORBIDDEN, code, ""),
         Trouble::Busy(_) => return refusal(StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "reduce your request rate"),
         Trouble::Stall => std::future::pending::<()>().await,
         Trouble::Slow(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         Trouble::None
+        | Trouble::NoBucket
         | Trouble::Torn
         | Trouble::Flipped
         | Trouble::FlippedRequests(..)
@@ -249,7 +255,7 @@ async fn answer(State(inside): State<Arc<Mutex<Inside>>>, request: Request) -> R
     }
     let path = parts.uri.path().trim_start_matches('/');
     let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
-    if bucket != BUCKET {
+    if bucket != BUCKET || trouble == Trouble::NoBucket {
         return refusal(StatusCode::NOT_FOUND, "NoSuchBucket", "The specified bucket does not exist");
     }
     let Ok(mut body) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {

@@ -103,6 +103,7 @@ async fn every_call_ends_at_its_deadline() {
     assert_eq!(repository.put(&record("x"), very_soon()).await, Err(late.clone()));
     assert_eq!(repository.delete(&[name], very_soon()).await, Err(late.clone()));
     assert_eq!(repository.len(name, very_soon()).await, Err(late.clone()));
+    assert_eq!(repository.shown_len(name, very_soon()).await, Err(late.clone()));
     assert_eq!(repository.list(0, very_soon()).await.map(drop), Err(late));
 }
 
@@ -121,7 +122,7 @@ async fn lost_keys_are_told_as_such_and_never_as_absence() {
     refused(repository.put(&record, soon()).await.expect_err("refused"));
     refused(repository.list(record.name().as_bytes()[0], soon()).await.expect_err("refused"));
     let since = repository.trouble().expect("a trouble").since;
-    repository.len(record.name(), soon()).await.expect_err("refused");
+    refused(repository.len(record.name(), soon()).await.expect_err("refused, and the reason is known all the same"));
     assert_eq!(repository.trouble().expect("a trouble").since, since);
     // The new key comes with a new client.
     let mut settings = store.settings();
@@ -138,6 +139,39 @@ async fn a_missing_bucket_is_no_absence() {
     let repository = Repository::open(settings).expect("opens");
     let failed = repository.get(record("x").name(), soon()).await.expect_err("there is no bucket");
     assert!(failed.to_string().contains("NoSuchBucket"), "{failed}");
+    let failed = repository.len(record("x").name(), soon()).await.expect_err("there is no bucket");
+    assert!(failed.to_string().contains("NoSuchBucket"), "{failed}");
+    // What only may be an absence does not hide the trouble.
+    let since = repository.trouble().expect("a trouble").since;
+    assert_eq!(repository.shown_len(record("x").name(), soon()).await, Ok(None));
+    assert_eq!(repository.trouble().expect("still a trouble").since, since);
+    repository.assume_claimed();
+    let failed = repository.put_absent(&[record("x")], soon()).await.expect_err("there is no bucket");
+    assert!(failed.to_string().contains("NoSuchBucket"), "{failed}");
+}
+
+#[tokio::test]
+async fn keys_that_may_not_list_are_told_as_refused_too() {
+    let store = TestStore::start().await;
+    let repository = opened(&store).await;
+    store.set_trouble(Trouble::Refused("SignatureDoesNotMatch"));
+    let refused = RepositoryError::Refused("SignatureDoesNotMatch".to_owned());
+    assert_eq!(repository.list(0, soon()).await.map(drop), Err(refused.clone()));
+    assert_eq!(repository.delete(&[record("x").name()], soon()).await, Err(refused.clone()));
+    assert_eq!(repository.len(record("x").name(), soon()).await, Err(refused));
+}
+
+#[tokio::test]
+async fn clocks_that_differ_are_told_as_such_and_not_as_wrong_keys() {
+    let store = TestStore::start().await;
+    let repository = opened(&store).await;
+    let record = record("x");
+    store.set_trouble(Trouble::Refused("RequestTimeTooSkewed"));
+    let skewed = RepositoryError::Clock("RequestTimeTooSkewed".to_owned());
+    assert_eq!(repository.get(record.name(), soon()).await.map(drop), Err(skewed.clone()));
+    assert_eq!(repository.put_absent(&[record], soon()).await, Err(skewed.clone()));
+    assert_eq!(repository.list(0, soon()).await.map(drop), Err(skewed.clone()));
+    assert_eq!(repository.check(soon()).await, Err(skewed));
 }
 
 #[tokio::test]
