@@ -145,10 +145,13 @@ if [ -n "$long" ]; then
         export MUSTER_TEST_MODEL_HISTORIES=${MUSTER_TEST_MODEL_HISTORIES:-10000}
         run_tests release -p muster-agent --test model
         step "the repository in a Ceph of its own (cargo $runner)"
-        packages_ensure curl ceph-mon ceph-osd radosgw
-        export MUSTER_TEST_CEPH=1
+        packages_ensure curl ceph-mon ceph-osd radosgw faketime
         filters=(real_engine::)
+        ordinary_nextest_options=("${nextest_options[@]}") ordinary_test_options=("${test_options[@]}")
+        # They are marked `#[ignore]`, so that no other run counts them as passed.
+        nextest_options+=(--run-ignored only) test_options+=(--ignored)
         run_tests bench -p muster-tests --test end_to_end
+        nextest_options=("${ordinary_nextest_options[@]}") test_options=("${ordinary_test_options[@]}")
         step "soak of a whole cluster (cargo $runner)"
         MUSTER_TEST_SOAK_S=$(awk "BEGIN { print int($MUSTER_TEST_TORTURE_HOURS * 3600) }")
         export MUSTER_TEST_SOAK_S MUSTER_TEST_SOAK_SEED=$MUSTER_TEST_TORTURE_SEED

@@ -16,6 +16,7 @@ package_there() {
         dosfstools) command -v mkfs.vfat ;;
         dnsmasq-base) command -v dnsmasq ;;
         e2fsprogs) command -v mke2fs ;;
+        faketime) compgen -G '/usr/lib*/*/faketime/libfaketimeMT.so.1' || compgen -G '/usr/lib*/faketime/libfaketimeMT.so.1' ;;
         fdisk) command -v sfdisk ;;
         fio) command -v fio ;;
         fuse3) command -v fusermount3 ;;
@@ -52,7 +53,7 @@ package_there() {
 package_purpose() {
     case $1 in
         ca-certificates | curl) echo 'downloading the Rust toolchain and the libraries Muster is built from' ;;
-        ceph-mon | ceph-osd | radosgw) echo 'the tests of the repository in a real engine' ;;
+        ceph-mon | ceph-osd | radosgw | faketime) echo 'the tests of the repository in a real engine' ;;
         e2fsprogs) echo 'making the demo image' ;;
         dosfstools | fdisk | mmdebstrap | mtools | syslinux | syslinux-common) echo 'making the Debian image of the tests' ;;
         fio) echo 'tests of the mount' ;;
