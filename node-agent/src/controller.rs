@@ -17,7 +17,7 @@ use muster_api::{
     node_protocol::{
         CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RUN_HEADER, RenewAnswer,
         RenewRequest, Report, RunStart, SalvageOrder, SalvageReport, StagedCommit,
-        boot::BootReport,
+        boot::{BootOrder, BootReport},
         repository::RepositoryOrder,
         sweep::{SweepDone, names_from_bytes, names_to_bytes},
     },
@@ -88,6 +88,8 @@ pub trait ControllerClient: Send + Sync {
     fn report(&self, report: Report) -> Call<'_, ()>;
     /// Tells in which order a start of an instance first read the chunks of a disk.
     fn boot(&self, instance: InstanceId, report: BootReport) -> Call<'_, ()>;
+    /// Asks what a start is likely to read of a disk; none if nothing is known.
+    fn boot_order(&self, instance: InstanceId, disk: DiskId) -> Call<'_, Option<BootOrder>>;
     /// Reports how a cut went that this node coordinated.
     fn cut_report(&self, snapshot: SnapshotId, report: CutReport) -> Call<'_, ()>;
     /// Stages a commit. All its objects must be durable (I3).
@@ -224,6 +226,13 @@ impl ControllerClient for HttpController {
         Box::pin(
             async move { self.send(Method::POST, &format!("boots/{instance}"), Some(&report), CALL).await.map(drop) },
         )
+    }
+
+    fn boot_order(&self, instance: InstanceId, disk: DiskId) -> Call<'_, Option<BootOrder>> {
+        Box::pin(async move {
+            let answer = self.send(Method::GET, &format!("boots/{instance}/{disk}"), NOTHING, CALL).await?;
+            if answer.status() == StatusCode::NO_CONTENT { Ok(None) } else { read(answer).await.map(Some) }
+        })
     }
 
     fn cut_report(&self, snapshot: SnapshotId, report: CutReport) -> Call<'_, ()> {

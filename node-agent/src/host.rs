@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use muster_api::{
-    InstanceId, RunId,
+    DiskId, InstanceId, RunId, VersionId,
     deployment::Runtime,
     firmware::MachineFeature,
     node_protocol::{Desired, InstanceReport, SalvageDisk, SalvagedDisk, boot::BootReport},
@@ -20,7 +20,7 @@ use crate::{
     data_disk::DataDisk,
     hypervisor::Hypervisor,
     identity::NodeIdentity,
-    mirror::DiskError,
+    mirror::{DiskError, Start},
 };
 
 /// What a [`Host`] is made from.
@@ -59,6 +59,10 @@ pub trait Host: Send + Sync {
     fn machines(&self) -> Option<Arc<dyn Hypervisor>>;
     /// Takes what was recorded of starts that count as over: in which order they first read the chunks of their disks.
     fn take_boots(&self) -> Vec<(InstanceId, BootReport)>;
+    /// Waits for the next start of an instance, of which it tells each disk.
+    fn next_start(&self) -> BoxFuture<'_, Start>;
+    /// Brings chunks of a disk's version here in this order, behind what guests ask for.
+    fn prefetch(&self, disk: DiskId, version: VersionId, chunks: Vec<u32>) -> BoxFuture<'_, ()>;
     /// Bytes that the cache of clean chunks takes on disk.
     fn cache_bytes(&self) -> u64;
     /// Takes about this many bytes from the cache of clean chunks, as far as nobody uses them. Returns how many. Blocks on the

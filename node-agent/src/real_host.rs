@@ -9,7 +9,7 @@ use std::{
 
 use futures::future::{BoxFuture, select_ok};
 use muster_api::{
-    DiskId, InstanceId,
+    DiskId, InstanceId, VersionId,
     deployment::Runtime,
     firmware::MachineFeature,
     node_protocol::{Desired, InstanceReport, SalvageDisk, SalvagedDisk, boot::BootReport},
@@ -30,7 +30,7 @@ use crate::{
     holder::Holder,
     host::{Host, HostError, HostParts},
     hypervisor::{Hypervisor, HypervisorError, Owner, firmware, libvirt::Libvirt, probe},
-    mirror::{self, DiskError, Disks, Saved},
+    mirror::{self, DiskError, Disks, Saved, Start},
     network::{self, NetworkError, NetworkParts, Networks},
     reconcile::{Reconciler, ReconcilerParts},
 };
@@ -176,6 +176,14 @@ impl Host for RealHost {
 
     fn take_boots(&self) -> Vec<(InstanceId, BootReport)> {
         self.disks.take_boots()
+    }
+
+    fn next_start(&self) -> BoxFuture<'_, Start> {
+        Box::pin(self.disks.next_start())
+    }
+
+    fn prefetch(&self, disk: DiskId, version: VersionId, chunks: Vec<u32>) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.disks.prefetch(disk, version, &chunks).await })
     }
 
     fn cache_bytes(&self) -> u64 {

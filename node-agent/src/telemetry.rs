@@ -117,6 +117,10 @@ pub const WRITTEN_BYTES: &str = "muster_agent_disks_written_bytes_total";
 /// Boot orders that were recorded since the agent started, by what became of them: `told`, `refused`, `lost` (the controller
 /// did not answer), `unwanted` (it is too old to take them).
 pub const BOOT_ORDERS: &str = "muster_agent_boot_orders_total";
+/// Bytes that came from other nodes for starts before their guests asked for them, since the agent started.
+pub const PREFETCHED_BYTES: &str = "muster_agent_prefetched_bytes_total";
+/// Objects that came so.
+pub const PREFETCHED_OBJECTS: &str = "muster_agent_prefetched_objects_total";
 /// Rounds of freezing guests for a cut since the agent started, by what became of them: `frozen`, `failed`.
 pub const FREEZES: &str = "muster_agent_freezes_total";
 /// Free bytes on the file system of the data folder.

@@ -23,7 +23,7 @@ async fn agent_and_holder_with_ten_idle_disks_stay_under_100_mib() {
         std::fs::read(disk.disks[0].path.clone().expect("a path")).expect("read the disk once");
     }
     let marker = cluster.agents[0].dir.display().to_string();
-    // Objects of the node's own share stay in memory for a minute after they were read.
+    // Objects of the node's own share stay in memory for 20 s after they were read.
     eventually("at rest", Duration::from_secs(100), async || {
         let bytes = resident(&marker);
         assert!(bytes > 0, "nothing found");

@@ -14,6 +14,7 @@
 //! | `GET /node/v1/desired?after=R&wait_s=25` -> [`Desired`] or 204 | answers as soon as the node's revision is above R; 204 after 25 s without a change |
 //! | `POST /node/v1/report` [`Report`] | reports the actual state of the node's instances |
 //! | `POST /node/v1/boots/{instance}` [`BootReport`](boot::BootReport) | tells in which order a start first read the chunks of a disk; may be lost, and may be dropped by the controller |
+//! | `GET /node/v1/boots/{instance}/{disk}` -> [`BootOrder`](boot::BootOrder) or 204 | asks what a start is likely to read of a disk, so that it is here before the guest asks for it |
 //! | `POST /node/v1/cuts/{snapshot}` [`CutReport`] | reports the result of a cut that this node coordinated |
 //! | `PUT /node/v1/commits/{commit}` [`StagedCommit`] -> [`CommitOutcome`] | stages a commit, after all its objects are durable |
 //! | `POST /node/v1/commits/{commit}` [`CommitTrouble`] -> [`CommitOutcome`] | tells why a commit cannot be saved or staged |

@@ -5,22 +5,26 @@
 //! is kept with that version and goes with it. A version of which no boot was told yet is shown with the order of the version
 //! that it was made from: its guest will read the same places of the disk, whether a commit changed them or not.
 //!
+//! A node that starts an instance asks for the order of its disk's version, by the same rules: the instance is on it, and the order is
+//! that of the version or of one of the same project that it was made from.
+//!
 //! Not all are taken, see [`Turns`]. The others are acknowledged and dropped, which is no harm: a boot order only makes later
 //! starts faster.
 //!
 //! [`Turns`]: super::boot_turns::Turns
 
 use muster_api::{
-    ErrorCode, InstanceId, NodeId, VersionId,
-    node_protocol::boot::BootReport,
+    DiskId, ErrorCode, InstanceId, NodeId, VersionId,
+    node_protocol::{self, boot::BootReport},
     version::{Version, VersionState},
 };
 
-use super::{App, AppError, Caller};
+use super::{App, AppError};
 use crate::{
     domain::boots::BootOrder,
     store::{
-        Tx, boot_orders, instances,
+        Tx, boot_orders,
+        instances::{self, DiskRow, InstanceRow},
         versions::{self, VersionRow},
     },
 };
@@ -58,21 +62,49 @@ impl App {
         metrics::counter!("muster_boot_orders_total", "outcome" => word).increment(1);
         outcome.map(drop)
     }
+
+    /// What a start of an instance of this node is likely to read of a disk; `None` if no boot is known that tells.
+    pub async fn boot_order(
+        &self,
+        node: NodeId,
+        instance: InstanceId,
+        disk: DiskId,
+    ) -> Result<Option<node_protocol::boot::BootOrder>, AppError> {
+        let give = async |tx: &mut Tx| {
+            of_node(tx, node, instance).await?;
+            let disk = disk_of(tx, instance, disk).await?;
+            let Some(row) = versions::load(tx, disk.version).await? else { return Ok(None) };
+            let found = nearest(tx, |project| project == row.version.project, &row).await?;
+            Ok(found.map(|(_, order)| node_protocol::boot::BootOrder {
+                version: disk.version,
+                chunks: order.chunks().filter_map(|chunk| u32::try_from(chunk).ok()).collect(),
+            }))
+        };
+        self.store.read("boot_orders.give", give).await
+    }
+}
+
+async fn of_node(tx: &mut Tx, node: NodeId, instance: InstanceId) -> Result<InstanceRow, AppError> {
+    let row = instances::load(tx, instance).await?.filter(|row| row.life.node == Some(node));
+    row.ok_or_else(|| AppError::Forbidden("the instance is not on this node".to_owned()))
+}
+
+async fn disk_of(tx: &mut Tx, instance: InstanceId, disk: DiskId) -> Result<DiskRow, AppError> {
+    let disks = instances::disks_of(tx, &[instance]).await?.remove(&instance).unwrap_or_default();
+    let found = disks.into_iter().find(|row| row.id == disk);
+    found.ok_or_else(|| AppError::invalid("/disk", "invalid", "it is no disk of the instance"))
 }
 
 async fn merge(tx: &mut Tx, node: NodeId, instance: InstanceId, report: &BootReport) -> Result<Outcome, AppError> {
-    let row = instances::load(tx, instance).await?.filter(|row| row.life.node == Some(node));
-    let row = row.ok_or_else(|| AppError::Forbidden("the instance is not on this node".to_owned()))?;
+    let row = of_node(tx, node, instance).await?;
     if report.generation != row.life.generation {
         let (current, got) = (row.life.generation, report.generation);
         let detail = format!("the instance is at generation {current}, the boot order at {got}");
         return Err(AppError::code(ErrorCode::Stale, detail));
     }
-    let disks = instances::disks_of(tx, &[instance]).await?.remove(&instance).unwrap_or_default();
-    let disk = disks.iter().find(|disk| disk.id == report.disk);
-    let disk = disk.ok_or_else(|| AppError::invalid("/disk", "invalid", "it is no disk of the instance"))?;
+    let disk = disk_of(tx, instance, report.disk).await?;
     let Some(version) = versions::load(tx, report.version).await? else { return Err(not_its_base(disk.version)) };
-    if disk.version != report.version && !was_base(tx, disk, report.version).await? {
+    if disk.version != report.version && !was_base(tx, &disk, report.version).await? {
         return Err(not_its_base(disk.version));
     }
     let mut order = boot_orders::load(tx, report.version).await?.unwrap_or_default();
@@ -90,16 +122,16 @@ fn not_its_base(head: VersionId) -> AppError {
 }
 
 /// Whether the disk built on this version until its last snapshot, which may have been made before the boot was over.
-async fn was_base(tx: &mut Tx, disk: &instances::DiskRow, version: VersionId) -> Result<bool, AppError> {
+async fn was_base(tx: &mut Tx, disk: &DiskRow, version: VersionId) -> Result<bool, AppError> {
     let head = versions::load(tx, disk.version).await?;
     Ok(head.is_some_and(|head| head.version.disk == Some(disk.id) && head.version.parent == Some(version)))
 }
 
 /// The boot order to show with a version, and the version whose boots it is made from: itself, or the nearest one that it
-/// was made from. `None` if there is none that the caller may see.
+/// was made from. `None` if there is none in a project that `can_see` accepts.
 pub(super) async fn nearest(
     tx: &mut Tx,
-    caller: &Caller,
+    can_see: impl Fn(&str) -> bool,
     row: &VersionRow,
 ) -> Result<Option<(VersionId, BootOrder)>, AppError> {
     let mut version = row.version.clone();
@@ -109,7 +141,7 @@ pub(super) async fn nearest(
         }
         let Some(parent) = version.parent else { break };
         let parent = versions::load(tx, parent).await?.map(|row| row.version);
-        let fits = |parent: &Version| caller.can_see(&parent.project) && parent.chunk_bytes == row.version.chunk_bytes;
+        let fits = |parent: &Version| can_see(&parent.project) && parent.chunk_bytes == row.version.chunk_bytes;
         let Some(parent) = parent.filter(fits) else { break };
         version = parent;
     }

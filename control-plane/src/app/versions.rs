@@ -111,7 +111,7 @@ impl App {
                 Some(parent) => versions::load(tx, parent).await?,
                 None => None,
             };
-            let boots = boots::nearest(tx, caller, &row).await?;
+            let boots = boots::nearest(tx, |project| caller.can_see(project), &row).await?;
             Ok::<_, AppError>((row, parent.filter(|parent| caller.can_see(&parent.version.project)), boots))
         });
         let (row, parent, boots) = read.await?;

@@ -52,6 +52,7 @@ pub(super) fn routes() -> Router<App> {
             NodeCall::Desired => get(desired),
             NodeCall::Report => post(report),
             NodeCall::Boot => post(boot),
+            NodeCall::BootOrder => get(boot_order),
             NodeCall::Cut => post(cut),
             NodeCall::Stage => put(stage),
             NodeCall::CommitTrouble => post(commit_trouble),
@@ -190,6 +191,17 @@ async fn boot(
 ) -> Result<StatusCode, ApiError> {
     app.boot_report(node.id, instance, &report).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn boot_order(
+    State(app): State<App>,
+    node: NodeCaller,
+    Path((instance, disk)): Path<(InstanceId, DiskId)>,
+) -> Result<Response, ApiError> {
+    Ok(match app.boot_order(node.id, instance, disk).await? {
+        Some(order) => Json(order).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    })
 }
 
 async fn cut(

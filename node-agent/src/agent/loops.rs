@@ -118,7 +118,7 @@ pub(super) struct Contact {
 impl Loops {
     /// The loops with their names. None of them ends by itself. All but the last stop for good when the node is declared
     /// dead.
-    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 16] {
+    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 17] {
         macro_rules! named {
             ($name:literal, $method:ident) => {{
                 let this = self.clone();
@@ -132,6 +132,7 @@ impl Loops {
             named!("work", work),
             named!("reports", reports),
             named!("boot orders", boots),
+            named!("prefetches", prefetches),
             named!("renewal", renewal),
             named!("pool watch", pool_watch),
             named!("pool scrub", pool_scrub),

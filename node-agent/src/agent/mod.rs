@@ -17,7 +17,8 @@
 //! A node that was declared dead (`fenced`) stops its guests, unmounts its disks and calls nobody any more (`fence`).
 //!
 //! Reading order: `build` (up to the first task), `run` (tasks and the end), `loops` (what the loops share), then one
-//! file per loop: `heartbeat`, `follow` (the desired state), `work` (passes and reports), `boots` (what starts read first),
+//! file per loop: `heartbeat`, `follow` (the desired state), `work` (passes and reports), `boots` (what starts read first), `prefetch` (what
+//! they will read),
 //! `upkeep` (certificate, pool). `unexplained` tells what lies here and belongs to nothing.
 
 mod boots;
@@ -26,6 +27,7 @@ mod fence;
 mod follow;
 mod heartbeat;
 mod loops;
+mod prefetch;
 mod run;
 mod salvage;
 mod unexplained;

@@ -11,7 +11,7 @@ use muster_api::{
     node_protocol::{
         CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest,
         Report, RunStart, SalvageOrder, SalvageReport, StagedCommit,
-        boot::BootReport,
+        boot::{BootOrder, BootReport},
         repository::RepositoryOrder,
         sweep::{SweepDone, SweepRound},
     },
@@ -45,6 +45,8 @@ pub struct Script {
     pub repository: Option<RepositoryOrder>,
     /// Boot orders received, oldest first, each with its instance.
     pub boots: Vec<(InstanceId, BootReport)>,
+    /// What it tells of starts, by disk.
+    pub boot_orders: HashMap<DiskId, BootOrder>,
     /// Set if it is too old to know the call that takes boot orders: how often that was called.
     pub unknown_boots: Option<u32>,
     /// Cut reports received, oldest first, each with its snapshot.
@@ -256,6 +258,10 @@ impl ControllerClient for ScriptedController {
             let problem = || Box::new(Problem::new(ErrorCode::NoSuchPath, "there is no path /node/v1/boots"));
             if is_unknown { Err(ControllerError::Refused(problem())) } else { Ok(()) }
         })
+    }
+
+    fn boot_order(&self, _: InstanceId, disk: DiskId) -> Call<'_, Option<BootOrder>> {
+        Box::pin(async move { self.answer(|script| script.boot_orders.get(&disk).cloned()) })
     }
 
     fn cut_report(&self, snapshot: SnapshotId, report: CutReport) -> Call<'_, ()> {

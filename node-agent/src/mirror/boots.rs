@@ -24,7 +24,7 @@ use muster_api::{
 };
 use storage_core::{ChunkIndex, lock, units::usize_from};
 
-use super::{base::Base, disk::Disk, disks::Disks};
+use super::{base::Base, disk::Disk, disks::Disks, prefetch::Start};
 
 /// Chunks behind this one are not recorded: their bits would take more than half a MiB. With chunks of 256 KiB this is the
 /// first TiB of a disk.
@@ -46,10 +46,13 @@ pub(super) struct Recording {
 
 impl Recorder {
     /// Begins with a start, unless it is recorded already. What was recorded of another one is forgotten.
-    fn begin(&self, base: &Base, boot: u64) {
-        if self.boot() != Some(boot) {
+    /// Returns whether it does.
+    fn begin(&self, base: &Base, boot: u64) -> bool {
+        let begins = self.boot() != Some(boot);
+        if begins {
             self.0.store(Some(Arc::new(Recording::new(base.version, base.descriptor.chunks(), boot))));
         }
+        begins
     }
 
     /// Ends the recording of this start. `None` if it is not recorded.
@@ -126,10 +129,13 @@ impl Ended {
 
 impl Disks {
     /// Begins to record in which order a start of a disk's instance first reads its chunks. Call it before the start: what was
-    /// read before does not count. Repeated for the same start, it changes nothing.
+    /// read before does not count. Repeated for the same start, it changes nothing. [`Self::next_start`] tells of the start.
     pub fn record_boot(&self, disk: DiskId, boot: u64) {
-        if let Some(disk) = self.disk(disk) {
-            disk.boots.begin(&disk.layers().base, boot);
+        let Some(disk) = self.disk(disk) else { return };
+        let base = disk.layers().base.clone();
+        if disk.boots.begin(&base, boot) {
+            let instance = disk.meta.load().instance;
+            self.starts.push(Start { instance, disk: disk.id(), version: base.version });
         }
     }
 

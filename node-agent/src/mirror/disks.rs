@@ -31,6 +31,7 @@ use super::{
     error::DiskError,
     lost::LostContent,
     meta::{EpochMeta, Meta, NotStored},
+    prefetch::Starts,
     stable,
 };
 use crate::{holder::Holder, pace::Pace};
@@ -126,6 +127,7 @@ pub struct Disks {
     /// Permits of [`Self::change_one`].
     changes: tokio::sync::Semaphore,
     pub(super) ended_boots: Ended,
+    pub(super) starts: Starts,
 }
 
 /// Mounts a disk as the raw file at this path and serves it.
@@ -218,8 +220,8 @@ impl Disks {
             });
             let (entries, changing, cuts) = (RwLock::default(), Mutex::default(), Mutex::default());
             let (unopened, changes) = (Mutex::default(), tokio::sync::Semaphore::new(CHANGES_MAX));
-            let ended_boots = Ended::default();
-            let this = Arc::new(Self { node, entries, changing, unopened, cuts, mount, changes, ended_boots });
+            let (ended_boots, starts) = (Ended::default(), Starts::default());
+            let this = Arc::new(Self { node, entries, changing, unopened, cuts, mount, changes, ended_boots, starts });
             this.load_all(&disks_dir).map_err(io("the folder of disks"))?;
             watch_holder(&this);
             scrub_cache(&this);

@@ -95,6 +95,7 @@ mod pack_tests;
 mod patience;
 #[cfg(test)]
 mod power_tests;
+mod prefetch;
 pub(crate) mod read;
 pub(crate) mod seek;
 mod stable;
@@ -110,3 +111,4 @@ pub use epoch::check_direct_io;
 pub(crate) use error::is_no_space;
 pub use error::{DiskError, Fault};
 pub use lost::LostContent;
+pub use prefetch::Start;

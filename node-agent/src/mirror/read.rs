@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::{
     base::NoLeaves,
     bits::BlockState,
-    cache::{Body, Fetched},
+    cache::{Body, Fetched, Why},
     disk::{Disk, Layers},
     error::Fault,
     memory::AlignedBuf,
@@ -291,7 +291,7 @@ impl Disk {
         deadline: Instant,
     ) -> Result<HashMap<ObjectName, Fetched>, Fault> {
         let Descriptor { salt, chunk, .. } = self.layers().base.descriptor;
-        let found = self.node().cache.get_or_fetch(objects, salt, chunk, deadline).await;
+        let found = self.node().cache.get_or_fetch(objects, salt, chunk, deadline, Why::Demand).await;
         self.lost.learn(objects.keys(), found.as_ref().map(drop));
         let found = found?;
         found.values().for_each(|fetched| self.count_fetched(fetched.network_bytes));

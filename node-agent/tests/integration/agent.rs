@@ -24,7 +24,7 @@ use muster_agent::{
     host::Host,
     hypervisor::Hypervisor,
     identity::{Candidate, IdentityError},
-    mirror::DiskError,
+    mirror::{DiskError, Start},
     status,
 };
 use muster_api::{
@@ -35,7 +35,10 @@ use muster_api::{
     node_protocol::{
         Assignment, Desired, DiskAssignment, DiskReport, Incarnation, InstanceReport, JoinAnswer, JoinRequest,
         LeftDisk, Observed, Offer, RenewAnswer, RenewRequest, Report, SalvageDisk, SalvageOrder, SalvageReport,
-        SalvagedDisk, VersionRoot, Wanted, boot::BootReport, network::NetworksAssignment, sweep::SweepRound,
+        SalvagedDisk, VersionRoot, Wanted,
+        boot::{BootOrder, BootReport},
+        network::NetworksAssignment,
+        sweep::SweepRound,
     },
     token::{JoinToken, Secret},
 };
@@ -191,6 +194,8 @@ struct Scripted {
     passes: Vec<Arc<Desired>>,
     ends: Vec<&'static str>,
     boots: Vec<(InstanceId, BootReport)>,
+    starts: Vec<Start>,
+    prefetched: Vec<(DiskId, VersionId, Vec<u32>)>,
     salvage: std::collections::VecDeque<Result<Option<SalvagedDisk>, DiskError>>,
     state: Option<Observed>,
     fetched_bytes: u64,
@@ -280,6 +285,21 @@ impl Host for FakeHost {
     }
     fn take_boots(&self) -> Vec<(InstanceId, BootReport)> {
         self.with(|s| std::mem::take(&mut s.boots))
+    }
+    fn next_start(&self) -> BoxFuture<'_, Start> {
+        Box::pin(async {
+            let mut changed = self.changed.subscribe();
+            loop {
+                if let Some(start) = self.with(|s| s.starts.pop()) {
+                    return start;
+                }
+                changed.changed().await.unwrap();
+            }
+        })
+    }
+    fn prefetch(&self, disk: DiskId, version: VersionId, chunks: Vec<u32>) -> BoxFuture<'_, ()> {
+        self.with(|s| s.prefetched.push((disk, version, chunks)));
+        Box::pin(async {})
     }
     fn cache_bytes(&self) -> u64 {
         0
@@ -993,6 +1013,28 @@ async fn an_agent_that_was_off_when_its_node_was_declared_dead_starts_no_guest()
 fn boot(boot: u64) -> (InstanceId, BootReport) {
     let (disk, version) = (DiskId::generate(), VersionId::generate());
     (InstanceId::generate(), BootReport { disk, version, generation: 1, boot, chunks: vec![3, 1, 2] })
+}
+
+#[tokio::test]
+async fn a_start_has_what_it_is_likely_to_read_brought_once_for_each_version() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let agent = Running::start(controller.config(data.path()), ScriptedController::new()).await;
+    let start = |version| Start { instance: InstanceId::generate(), disk: DiskId::generate(), version };
+    let [known, other, unknown] = [(); 3].map(|()| start(VersionId::generate()));
+    agent.scripted.script(|script| {
+        let order = |version| BootOrder { version, chunks: vec![3, 1, 2] };
+        script.boot_orders.insert(known.disk, order(known.version));
+        // The disk has another version by now.
+        script.boot_orders.insert(other.disk, order(VersionId::generate()));
+    });
+    for start in [other, unknown, known] {
+        agent.host.with(|s| s.starts.push(start));
+        agent.host.changed.send_modify(|n| *n += 1);
+        eventually("the start is taken", || agent.host.with(|s| s.starts.is_empty())).await;
+    }
+    eventually("the chunks are asked for", || agent.host.with(|s| !s.prefetched.is_empty())).await;
+    assert_eq!(agent.host.with(|s| s.prefetched.clone()), [(known.disk, known.version, vec![3, 1, 2])]);
+    agent.stop().await;
 }
 
 #[tokio::test]

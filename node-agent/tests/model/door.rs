@@ -15,7 +15,7 @@ use muster_api::{
     node_protocol::{
         CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest,
         Report, RunStart, SalvageOrder, SalvageReport, StagedCommit,
-        boot::BootReport,
+        boot::{BootOrder, BootReport},
         repository::RepositoryOrder,
         sweep::{NAMES_MAX, SweepDone},
     },
@@ -125,6 +125,9 @@ impl ControllerClient for NodeDoor {
         not_asked()
     }
     fn boot(&self, _: InstanceId, _: BootReport) -> Call<'_, ()> {
+        not_asked()
+    }
+    fn boot_order(&self, _: InstanceId, _: DiskId) -> Call<'_, Option<BootOrder>> {
         not_asked()
     }
     fn cut_report(&self, _: SnapshotId, _: CutReport) -> Call<'_, ()> {

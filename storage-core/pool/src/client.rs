@@ -42,7 +42,6 @@ use crate::{
     inner::{Inner, Local},
     limits::PoolLimits,
     put::{PutDone, Spread},
-    repair::Parcel,
     repository::Repository,
     restock::{RESTOCKS, Restock},
     tls::{Ca, Identity, TlsError},
@@ -299,13 +298,6 @@ impl PoolClient {
     #[must_use]
     pub fn reads_under_way(&self) -> bool {
         self.inner.demand.is_any()
-    }
-
-    /// Whether somebody waits for objects, or did a moment ago, at one of the two ends of a parcel: here, or at the node that gets
-    /// it as it said the last time that it was asked something.
-    #[must_use]
-    pub fn reads_lately(&self, parcel: &Parcel) -> bool {
-        self.inner.demand.was_lately() || self.inner.health(parcel.to()).has_reads()
     }
 
     /// Counts a read of another node until the answer is dropped.

@@ -76,10 +76,6 @@ impl Parcel {
     pub fn bytes(&self) -> u64 {
         self.copies.iter().map(|copy| copy.stored_bytes).sum()
     }
-
-    pub(crate) fn to(&self) -> StoreId {
-        self.to
-    }
 }
 
 /// What other nodes lack and this one has to send.
@@ -255,6 +251,13 @@ impl PoolClient {
             }
         }
         None
+    }
+
+    /// Whether somebody waits for objects, or did a moment ago, at one of the two ends of a parcel: here, or at the node that gets
+    /// it as it said the last time that it was asked something.
+    #[must_use]
+    pub fn reads_lately(&self, parcel: &Parcel) -> bool {
+        self.inner.demand.was_lately() || self.inner.health(parcel.to).has_reads()
     }
 
     /// Sends a parcel. Objects that this node no longer holds are left out. None if the other node did not take it; then it

@@ -11,6 +11,7 @@ pub enum NodeCall {
     Desired,
     Report,
     Boot,
+    BootOrder,
     Cut,
     Stage,
     CommitTrouble,
@@ -25,7 +26,7 @@ pub enum NodeCall {
 
 impl NodeCall {
     /// All of them. The controller has the routes of these, so one that is missing here does not work.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Join,
         Self::Renew,
         Self::StartRun,
@@ -33,6 +34,7 @@ impl NodeCall {
         Self::Desired,
         Self::Report,
         Self::Boot,
+        Self::BootOrder,
         Self::Cut,
         Self::Stage,
         Self::CommitTrouble,
@@ -56,6 +58,7 @@ impl NodeCall {
             Self::Desired => ("GET", "/node/v1/desired"),
             Self::Report => ("POST", "/node/v1/report"),
             Self::Boot => ("POST", "/node/v1/boots/{instance}"),
+            Self::BootOrder => ("GET", "/node/v1/boots/{instance}/{disk}"),
             Self::Cut => ("POST", "/node/v1/cuts/{snapshot}"),
             Self::Stage => ("PUT", "/node/v1/commits/{commit}"),
             Self::CommitTrouble => ("POST", "/node/v1/commits/{commit}"),

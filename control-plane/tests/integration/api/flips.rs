@@ -90,6 +90,7 @@ fn message(call: NodeCall, world: &World, agent: &Agent, run: RunId) -> Message 
         NodeCall::Desired => ("/node/v1/desired?after=0&wait_s=0".to_owned(), Value::Null),
         NodeCall::Report => ("/node/v1/report".to_owned(), json!({ "revision": 1, "instances": [], "full": true })),
         NodeCall::Boot => (format!("/node/v1/boots/{instance}"), json!({ "disk": instance, "chunks": [1, 2, 3] })),
+        NodeCall::BootOrder => (format!("/node/v1/boots/{instance}/{}", DiskId::generate()), Value::Null),
         NodeCall::Cut => (format!("/node/v1/cuts/{}", SnapshotId::generate()), json!({ "attempt": 1 })),
         NodeCall::Stage => {
             (format!("/node/v1/commits/{}", CommitId::generate()), json!({ "attempt": 1, "generation": 17 }))

@@ -138,3 +138,30 @@ async fn boots_of_another_project_tell_nothing_of_themselves() {
     tell(&nodes[0], web.instance, &report(&web, &[1])).await.expect(204);
     assert_eq!(kept(&world, version).await, None);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_node_of_an_instance_is_told_what_its_start_will_read() {
+    let world = World::new().await;
+    let version = world.image("debian", MIB).await;
+    let nodes = world.nodes(2).await;
+    world.ready("web", 1).await;
+    let (node, foreign) =
+        if nodes[0].assignment("web.0").is_some() { (&nodes[0], &nodes[1]) } else { (&nodes[1], &nodes[0]) };
+    let web = node.assignment("web.0").unwrap();
+    let path = format!("boots/{}/{}", web.instance, web.disks[0].disk);
+    assert_eq!(node.call("GET", &path, json!(null)).await.status, 204, "no boot is known");
+    tell(node, web.instance, &report(&web, &[3, 0, 1])).await.expect(204);
+    let told = node.call("GET", &path, json!(null)).await.expect(200);
+    assert_eq!(told.body, json!({ "version": version, "chunks": [3, 0, 1] }));
+    foreign.call("GET", &path, json!(null)).await.refused(403, "forbidden");
+    let no_disk = format!("boots/{}/{}", web.instance, DiskId::generate());
+    node.call("GET", &no_disk, json!(null)).await.refused(422, "invalid");
+
+    // A version that was made from it is likely to be read in the same order.
+    let order = json!({ "name": "one", "select": { "deployment": "web" } });
+    let operation = world.post("/v1/snapshots", order).await.expect(202);
+    world.ends(&operation, "succeeded").await;
+    let head = world.get("/v1/instances/web.0").await.text("/disks/0/version").to_owned();
+    let told = node.call("GET", &path, json!(null)).await.expect(200);
+    assert_eq!(told.body, json!({ "version": head, "chunks": [3, 0, 1] }));
+}

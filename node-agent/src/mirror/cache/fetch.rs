@@ -17,6 +17,30 @@ use crate::{
     telemetry,
 };
 
+/// Why objects are fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// A guest waits for them, or a commit.
+    Demand,
+    /// A guest may ask for them soon.
+    Prefetch,
+}
+
+/// Fetches that began because somebody waits for the objects.
+#[derive(Clone, Default)]
+pub(super) struct Demand(Arc<()>);
+
+impl Demand {
+    /// One more, until the answer is dropped.
+    fn begin(&self) -> Self {
+        self.clone()
+    }
+
+    pub(super) fn is_any(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
 /// How a fetch of one object ended.
 pub(super) type Landed = Result<Fetched, Fault>;
 
@@ -45,10 +69,11 @@ impl Cache {
         salt: Salt,
         size: ChunkSize,
         deadline: Instant,
+        why: Why,
     ) -> Result<HashMap<ObjectName, Fetched>, Fault> {
         let mut found = HashMap::new();
         // A fetch of another caller fails at that caller's deadline. This one may have time left for its own.
-        while !self.fetch_more(objects, &mut found, salt, size, deadline).await? {}
+        while !self.fetch_more(objects, &mut found, salt, size, deadline, why).await? {}
         Ok(found)
     }
 
@@ -60,6 +85,7 @@ impl Cache {
         salt: Salt,
         size: ChunkSize,
         deadline: Instant,
+        why: Why,
     ) -> Result<bool, Fault> {
         let mut waiting = Vec::new();
         let mut mine = Vec::new();
@@ -97,7 +123,11 @@ impl Cache {
         if !mine.is_empty() {
             // A task of its own: the fetch goes on for the other callers even if this one is dropped.
             let cache = self.clone();
-            self.runtime.spawn(async move { cache.fly(mine, salt, size, deadline).await });
+            let demand = (why == Why::Demand).then(|| self.demand.begin());
+            self.runtime.spawn(async move {
+                let _demand = demand;
+                cache.fly(mine, salt, size, deadline).await;
+            });
         }
         for (name, mut flight, first) in waiting {
             let landed = tokio::time::timeout_at(deadline, flight.wait_for(Option::is_some)).await;

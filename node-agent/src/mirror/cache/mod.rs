@@ -45,11 +45,14 @@ use rustix::fs::fstatvfs;
 use storage_core::{ChunkSize, Kind, ObjectName, Salt, lock, zero::trim_zeros};
 use tokio::sync::watch;
 
-pub(crate) use self::{fetch::Fetched, slots::Body};
 use self::{
-    fetch::Landed,
+    fetch::{Demand, Landed},
     own::{OwnBodies, OwnBody},
     slots::{BAD, Content, PROVEN, Slot, SlotFile},
+};
+pub(crate) use self::{
+    fetch::{Fetched, Why},
+    slots::Body,
 };
 use super::{
     base::Pages,
@@ -78,6 +81,7 @@ pub(crate) struct Cache {
     unscrubbed: Mutex<Vec<ObjectName>>,
     /// One is held while a patched chunk is assembled, so that its readers wait and do not all do the same.
     assembling: [Mutex<()>; ASSEMBLING],
+    demand: Demand,
     /// The pages that are fetched go there.
     pages: Arc<Pages>,
     pool: PoolClient,
@@ -129,6 +133,7 @@ impl Cache {
             bad: AtomicU64::new(0),
             unscrubbed: Mutex::default(),
             assembling: Default::default(),
+            demand: Demand::default(),
             pages,
             pool,
             runtime,
@@ -225,6 +230,11 @@ impl Cache {
         lock(&self.inner).slots.contains_key(name) || self.own.has(name)
     }
 
+    /// Whether a read of the object would have to wait for other nodes. Blocks on the disk.
+    pub(crate) fn lacks(&self, name: &ObjectName) -> bool {
+        !self.has(name) && !(self.own.is_on() && self.pool.own_has(name))
+    }
+
     /// Keeps an object that a commit of this node has just named, for reads to come. It gets no slot if this node's own share is
     /// about to get it.
     pub(crate) fn insert_written(&self, name: ObjectName, kind: Kind, salt: Salt, size: ChunkSize, body: &Bytes) {
@@ -313,6 +323,25 @@ impl Cache {
         freed
     }
 
+    /// Whether something is being fetched because somebody waits for it.
+    pub(crate) fn has_demand(&self) -> bool {
+        self.demand.is_any()
+    }
+
+    /// Whether one more chunk fits without dropping another.
+    pub(crate) fn has_room(&self, size: ChunkSize) -> bool {
+        self.bytes.load(Ordering::Relaxed) + size.bytes() <= self.bytes_max && !self.is_low(size)
+    }
+
+    /// Whether one more chunk would take what is kept free on the disk.
+    fn is_low(&self, size: ChunkSize) -> bool {
+        if self.keep_free_bytes == 0 {
+            return false;
+        }
+        let Ok(dir) = File::open(&self.dir) else { return false };
+        fstatvfs(&dir).is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < self.keep_free_bytes + size.bytes())
+    }
+
     /// Makes room for one more chunk. Returns false when none could be made.
     fn make_room(&self, size: ChunkSize) -> bool {
         while self.bytes.load(Ordering::Relaxed) + size.bytes() > self.bytes_max {
@@ -320,14 +349,7 @@ impl Cache {
                 return false;
             }
         }
-        let low = || {
-            let Ok(dir) = File::open(&self.dir) else { return false };
-            fstatvfs(&dir).is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < self.keep_free_bytes + size.bytes())
-        };
-        if self.keep_free_bytes == 0 {
-            return true;
-        }
-        if low() {
+        if self.is_low(size) {
             // The reserve is reached: a new chunk must replace another.
             return self.evict_one().is_some();
         }

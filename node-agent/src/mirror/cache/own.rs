@@ -2,9 +2,9 @@
 //! has them already, so they get no slot in the cache.
 //!
 //! ```text
-//! share --read, hashed, decoded--> memory --not read for a minute--> forgotten
+//! share --read, hashed, decoded--> memory --not read for 20 s--> forgotten
 //!                                    |
-//!                                    +--pushed out by others--> noted --needed again within a minute--> slot of the cache
+//!                                    +--pushed out by others--> noted --needed again within 20 s--> slot of the cache
 //! ```
 //!
 //! A read of 4 KiB that is not in memory decodes a whole chunk, which takes a processor some hundred microseconds. A start of a
@@ -27,7 +27,7 @@ use storage_core::{ChunkSize, ObjectName, lock, units::u64_from};
 use super::slots::Content;
 
 /// A body that nobody reads for so long leaves memory. One that was pushed out and is needed again within this time gets a slot.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(20);
 /// Most names of bodies that were pushed out. 16 Ki of them take some 2 MiB.
 const PUSHED_MAX: usize = 16 << 10;
 /// What a body takes in memory besides its bytes, about. It bounds the number of small ones.

@@ -5,12 +5,13 @@ use std::{
     fs::File,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::Path,
+    time::Duration,
 };
 
 use super::world::*;
 use muster_agent::mirror::DiskWant;
-use muster_api::node_protocol::boot::BootReport;
-use storage_core::ChunkSize;
+use muster_api::{VersionId, node_protocol::boot::BootReport};
+use storage_core::{ChunkSize, Kind, store::ChunkStore as _};
 
 const CHUNK: u64 = 256 << 10;
 const CHUNKS: u64 = 40;
@@ -109,4 +110,34 @@ async fn reads_of_commits_and_of_a_newer_version_are_no_part_of_a_boot_order() {
     world.disks.end_boot(want.disk, 1);
     let [report] = told(&world, &want).try_into().unwrap();
     assert_eq!((report.version, report.chunks), (want.version, vec![20]), "30 is of another version");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_finds_here_what_earlier_ones_read_and_nothing_is_dropped_for_it() {
+    let world = World::with(|config| config.read_deadline = Duration::from_secs(2)).await;
+    let want = import(&*world.store, &image(), ChunkSize::DEFAULT);
+    let path = world.ensure(&want).await.path;
+    world.disks.record_boot(want.disk, 1);
+    let start = world.disks.next_start().await;
+    assert_eq!((start.instance, start.disk, start.version), (want.instance, want.disk, want.version));
+    let before = world.disks.cache_bytes();
+    // Chunks of zeros and numbers that the version does not have are left out; so is all of another version.
+    world.disks.prefetch(want.disk, VersionId::generate(), &[7]).await;
+    world.disks.prefetch(want.disk, want.version, &[39, 2, 9, 5000, 30]).await;
+    assert_eq!(world.disks.cache_bytes() - before, 3 * CHUNK);
+    let memory = world.memory.as_ref().unwrap();
+    for object in memory.list(None, 1000).unwrap().into_iter().filter(|object| object.kind == Kind::Chunk) {
+        memory.damage(&object.name);
+    }
+    read(&path, &[30, 39, 2]).await;
+    let file = File::open(&path).unwrap();
+    let read = blocking(move || file.read_exact_at(&mut [0; 512], 7 * CHUNK)).await;
+    assert!(read.is_err(), "chunk 7 was not brought");
+
+    // The same again where there is room for two, of which the mount has taken one.
+    let world = World::with(|config| config.cache_bytes_max = 2 * CHUNK).await;
+    let want = import(&*world.store, &image(), ChunkSize::DEFAULT);
+    world.ensure(&want).await;
+    world.disks.prefetch(want.disk, want.version, &[39, 2, 30, 1]).await;
+    assert_eq!(world.disks.cache_bytes(), 2 * CHUNK);
 }
