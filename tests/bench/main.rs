@@ -2,10 +2,11 @@
 //! medians.
 //!
 //! `tests/bench.sh [ROW …]` prints the table, or only the rows `import`, `deploy`, `mount`, `first`, `policy`, `memory`,
-//! `commit`, `cut`, `beside`, `scattered`, `sweep`, `versions`, `links`, `members`, `repair`, `api` that are named. `storage` names all rows about
+//! `commit`, `cut`, `beside`, `scattered`, `sweep`, `versions`, `links`, `members`, `repair`, `boots`, `api` that are named. `storage` names all rows about
 //! what the pool keeps. No number is stored here.
 
 mod api;
+mod boots;
 mod commit;
 mod deploy;
 mod import;
@@ -22,7 +23,7 @@ use table::Table;
 
 type Row = (&'static str, fn(&mut Table));
 
-const ROWS: [Row; 16] = [
+const ROWS: [Row; 17] = [
     ("import", import::run),
     ("deploy", deploy::run),
     ("mount", mount::run),
@@ -38,6 +39,7 @@ const ROWS: [Row; 16] = [
     ("links", links::run),
     ("members", links::members),
     ("repair", repair::run),
+    ("boots", boots::run),
     ("api", api::run),
 ];
 
