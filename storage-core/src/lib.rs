@@ -20,7 +20,7 @@
 //!
 //! Reading order: [`units`], [`object`], [`record`], [`descriptor`], [`tree`], [`store`], [`membership`],
 //! [`placement`], [`repository`]. Every byte that these modules write is described in `FORMAT.md` beside this crate's manifest.
-//! [`lock`] and [`backoff`] are small helpers that the daemons share.
+//! [`lock`], [`backoff`] and [`hex_text`] are small helpers that the daemons share.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -34,6 +34,7 @@ mod error;
 pub mod fuzz;
 #[cfg(test)]
 mod fuzz_tests;
+pub mod hex_text;
 pub mod ids;
 pub mod lock;
 pub mod membership;

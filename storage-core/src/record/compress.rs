@@ -16,7 +16,7 @@ pub enum Compression {
     /// Compress where that saves a tenth of the bytes.
     #[default]
     Auto,
-    /// Never compress. Pages and descriptors are stored so.
+    /// Never compress. Descriptors are stored so.
     Off,
 }
 

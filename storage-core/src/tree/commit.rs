@@ -23,8 +23,9 @@ impl Committed {
     /// The new pages and the descriptor as records for the pool. The caller stores the chunks.
     pub fn records(&self) -> Vec<Record> {
         let salt = self.descriptor.salt;
-        // Pages are mostly names, which do not compress, so trying would be wasted.
-        let page = |(_, bytes): &(_, Bytes)| Record::encode_bytes(Kind::Page, salt, None, bytes, Compression::Off);
+        // Names do not compress. But the chunks that were patched together name the same packs, and runs of blocks are small
+        // numbers: a page of such chunks is eight times as large as another one, and two thirds of it can be saved.
+        let page = |(_, bytes): &(_, Bytes)| Record::encode_bytes(Kind::Page, salt, None, bytes, Compression::Auto);
         let mut records: Vec<Record> = self.pages.iter().map(page).collect();
         let descriptor = self.descriptor.encode();
         records.push(Record::encode(Kind::Descriptor, salt, None, &descriptor, Compression::Off));

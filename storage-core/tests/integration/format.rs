@@ -96,6 +96,39 @@ fn commits_patch_chunks_as_the_fixture_has_them() {
     assert_eq!(page.encode(), fixture("page-patched"));
 }
 
+/// The chunks that are patched by one commit name the same pack.
+#[test]
+fn a_page_of_patched_chunks_is_stored_in_a_third_of_its_bytes_and_one_of_names_as_it_is() {
+    let noise = |n: u64| ObjectName::of(Kind::Pack, Salt::SHARED, &n.to_le_bytes());
+    let whole = (0..256).map(|chunk| (ChunkIndex(chunk), Some(Leaf::Whole(noise(chunk)))));
+    let patched = (0..256u64).map(|chunk| {
+        let packs = (0..4).map(|n| noise(1000 + 4 * (chunk / 4) + n)).collect();
+        let runs = (0..16).map(|n: u8| {
+            let block = u16::try_from(chunk % 4).expect("small") + 4 * u16::from(n / 4);
+            Run { first: u16::from(n) * 4, count: 1, source: RunSource::Pack { pack: n % 4, block } }
+        });
+        let leaf = Patched::new(Some(noise(chunk)), packs, runs.collect()).expect("in order");
+        (ChunkIndex(chunk), Some(Leaf::Patched(Box::new(leaf))))
+    });
+    let empty = Descriptor::empty(ByteLen(64 << 20), ChunkSize::DEFAULT, Salt::SHARED);
+    let page = |changes: BTreeMap<ChunkIndex, Option<Leaf>>| {
+        let Lookup::Found(committed) = tree::commit(&empty, empty.size_bytes, &changes, &|_| None).expect("commits")
+        else {
+            panic!("an empty disk has no pages to miss")
+        };
+        let records = committed.records();
+        let page = records.iter().find(|record| record.body().kind == Kind::Page).expect("one page").clone();
+        assert_eq!(page.verify().expect("it is good").body, committed.root_page.expect("it has one"));
+        (page.stored().len(), page.body().encoding)
+    };
+    let (names, raw) = page(whole.collect());
+    assert_eq!((names, raw), (48 + 256 * 33, Encoding::Raw));
+    let (packs, zstd) = page(patched.collect());
+    assert_eq!(zstd, Encoding::Zstd);
+    let canonical = 48 + 256 * (1 + 1 + 32 + 1 + 4 * 32 + 2 + 16 * 7);
+    assert!(packs < canonical / 3, "{packs} of {canonical}");
+}
+
 #[test]
 fn this_release_reads_what_the_first_one_wrote() {
     assert_eq!(Page::decode(&fixture("page-whole")), Ok(whole_page()));
