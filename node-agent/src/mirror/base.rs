@@ -9,7 +9,7 @@ use std::{
 
 use muster_api::{DiskId, VersionId, node_protocol::VersionRoot};
 use storage_core::{
-    ByteLen, ChunkIndex, Descriptor, Kind, ObjectName,
+    ByteLen, ChunkIndex, Descriptor, Kind, ObjectName, hex_text,
     tree::{self, Leaf, Lookup, Page},
 };
 
@@ -72,7 +72,7 @@ impl Base {
         let root_page = match (descriptor.root, &root.root_page) {
             (None, _) => None,
             (Some(name), Some(page)) => {
-                let bytes = hex::decode(page).map_err(|_| corrupt("the root page is not hex".to_owned()))?;
+                let bytes = hex_text::decode(page).ok_or_else(|| corrupt("the root page is not hex".to_owned()))?;
                 let got = ObjectName::of(Kind::Page, descriptor.salt, &bytes);
                 if got != name {
                     return Err(corrupt(format!("the root page is {got}, the descriptor names {name}")));

@@ -20,7 +20,7 @@ use std::{
 use futures::{StreamExt, TryStreamExt, stream};
 use muster_api::{CommitId, VersionId, node_protocol::VersionRoot};
 use storage_core::{
-    BLOCK_BYTES, ByteLen, ChunkIndex, ObjectName, Record,
+    BLOCK_BYTES, ByteLen, ChunkIndex, ObjectName, Record, hex_text,
     tree::{self, Leaf, Lookup, Page},
     units::u64_from,
 };
@@ -134,21 +134,21 @@ impl Disk {
         let bits: Vec<&BlockBits> = view.epochs.iter().map(|epoch| &epoch.bits).collect();
         let dirty_bytes = BlockBits::union_count(&bits) * BLOCK_BYTES;
         let base = view.base.version;
-        let unchanged = VersionRoot { commit: Some(commit), ..view.base.root.clone() };
-        if dirty_bytes == 0 && view.base.size_bytes() == ByteLen(view.size_bytes()) {
-            return Ok(Saved { base, root: unchanged, dirty_bytes, stored_bytes: 0 });
-        }
-        let (changes, mut stored_bytes) = self.upload_chunks(&view, dirty_chunks(&view), storing).await?;
+        let (changes, mut stored_bytes) = match dirty_bytes {
+            0 => (BTreeMap::new(), 0),
+            _ => self.upload_chunks(&view, dirty_chunks(&view), storing).await?,
+        };
         let committed = self.grow_tree(&view, &changes).await?;
         if committed.descriptor == view.base.descriptor {
-            // The guest wrote the same bytes that were there before.
-            return Ok(Saved { base, root: unchanged, dirty_bytes, stored_bytes: 0 });
+            // Nothing was written, or the same bytes that were there before.
+            stored_bytes = 0;
+        } else {
+            stored_bytes += self.put(storing, committed.records()).await?;
         }
-        stored_bytes += self.put(storing, committed.records()).await?;
         self.keep_pages(&committed)?;
         let root = VersionRoot {
             descriptor: hex::encode(committed.descriptor.encode()),
-            root_page: committed.root_page.as_deref().map(hex::encode),
+            root_page: committed.root_page.as_deref().map(hex_text::encode),
             commit: Some(commit),
         };
         Ok(Saved { base, root, dirty_bytes, stored_bytes })

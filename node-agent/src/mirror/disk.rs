@@ -36,6 +36,7 @@ use super::{
     lost::Lost,
     meta::{Meta, NotStored},
     patience::Patience,
+    stable,
     write::{NotNow, Stripes},
 };
 use crate::{holder::Holder, pace::Pace};
@@ -232,6 +233,13 @@ impl Disk {
         let mut stored = meta.store(&self.dir);
         if matches!(&stored, Err(NotStored::AsBefore(e)) if is_no_space(e)) && self.node.cache.give_back(1 << 20) > 0 {
             stored = meta.store(&self.dir);
+        }
+        let before = self.meta.load().page_file();
+        if stored.is_ok()
+            && let Some(before) = before.filter(|before| Some(before) != meta.page_file().as_ref())
+        {
+            // One that stays is removed by the next start.
+            let _gone = stable::remove(&self.dir.join(before));
         }
         if !matches!(stored, Err(NotStored::AsBefore(_))) || apply == Apply::Anyway {
             self.meta.store(Arc::new(meta));

@@ -883,7 +883,7 @@ impl Disks {
             instance: meta.instance,
             path: self.path(disk.id()),
             version: meta.base,
-            root: meta.root.clone(),
+            root: disk.with_root_page(&meta.root),
             generation: meta.generation,
             size_bytes: disk.size_bytes(),
             unsaved_bytes: BlockBits::union_count(&bits) * BLOCK_BYTES,
@@ -1065,13 +1065,16 @@ fn create(node: &Arc<Node>, want: &DiskWant, earlier: Vec<VersionId>) -> Result<
     Ok(Disk::new(node.clone(), dir, meta, Layers { base: Arc::new(base), epochs: vec![Arc::new(epoch)] }))
 }
 
-/// Removes files of epochs that are not in the record: an earlier process died after taking them out and before removing
-/// their files.
+/// Removes files of epochs and root pages that are not in the record: an earlier process died after taking them out and before
+/// removing their files.
 fn remove_strays(dir: &Path, meta: &Meta) -> std::io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
         let Some((stem, kind)) = name.to_str().and_then(|name| name.rsplit_once('.')) else { continue };
+        if kind == super::meta::PAGE && meta.page_file().as_deref() != name.to_str() {
+            stable::remove(&entry.path())?;
+        }
         let known = stem.parse().is_ok_and(|number: u64| meta.epochs.iter().any(|epoch| epoch.number == number));
         if matches!(kind, "delta" | "bits" | "bits-new") && (!known || kind == "bits-new") {
             stable::remove(&entry.path())?;

@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use muster_api::{CommitId, VersionId, node_protocol::VersionRoot};
-use storage_core::{BLOCK_BYTES, units::usize_from};
+use storage_core::{BLOCK_BYTES, Descriptor, hex_text, units::usize_from};
 
 use super::{
     base::Base,
@@ -18,6 +18,7 @@ use super::{
     error::{DiskError, Fault},
     memory::AlignedBuf,
     meta::EpochMeta,
+    read::Pinned,
 };
 
 /// Most earlier bases that a disk remembers. Backups of the controller are rarely more snapshots old.
@@ -38,6 +39,7 @@ impl Disk {
     /// Makes a published version the base. The version was made by a commit of this disk, or the disk has no writes.
     pub(super) async fn rebase(self: &Arc<Self>, version: VersionId, root: &VersionRoot) -> Result<(), DiskError> {
         let disk = self.id();
+        let root = &self.with_root_page(root);
         let base = Arc::new(Base::open(disk, version, root)?);
         if base.descriptor.size_bytes.0 > self.size_bytes() {
             return Err(DiskError::Invalid { disk, what: format!("version {version} is larger than the disk") });
@@ -81,6 +83,20 @@ impl Disk {
             Ok(())
         })
         .await
+    }
+
+    /// What is needed to read a version, with its root page if that is in memory: the controller does not send the pages that
+    /// commits of this node made.
+    pub(super) fn with_root_page(&self, root: &VersionRoot) -> VersionRoot {
+        let mut root = root.clone();
+        if root.root_page.is_none()
+            && let Ok(bytes) = hex::decode(&root.descriptor)
+            && let Ok(Descriptor { root: Some(name), .. }) = Descriptor::decode(&bytes)
+        {
+            let page = self.layers().base.page(&self.node().pages, &Pinned::default(), &name);
+            root.root_page = page.map(|page| hex_text::encode(&page.encode()));
+        }
+        root
     }
 
     /// Abandons a commit that will never be published: its blocks belong to the next one.

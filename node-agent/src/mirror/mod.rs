@@ -6,6 +6,7 @@
 //!              └──> read:  newest epoch that has the block ── else base ── cache ── owners  whole chunks, verified
 //!
 //!  DATA/disks/<disk>/meta.json   the record: generation, base, epochs            replaced as a whole
+//!  DATA/disks/<disk>/<name>.page the root page of the base                       written when the base changes
 //!                    N.delta     what the guest wrote, sparse, at its own offsets
 //!                    N.bits      which blocks of it count, durable: the journal
 //!  DATA/cache/                   clean chunks, shared by all disks

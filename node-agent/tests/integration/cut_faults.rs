@@ -424,11 +424,12 @@ impl Fleet {
             let bytes = blocking(move || std::fs::read(path).unwrap()).await;
             assert_eq!(count(&bytes), self.chain.at(at), "node {at}: the last write that was acknowledged");
             assert!(bytes[4096..] == image(at)[4096..], "node {at}: the rest of it");
-            // What every disk has is left, and nothing more: its record, one delta, one journal, one live map.
+            // What every disk has is left, and nothing more: its record, the root page of its base, one delta, one journal,
+            // one live map.
             let dir = node.config.data_dir.join("disks").join(node.want.disk.to_string());
             let holder = node.data.as_ref().unwrap().holder();
             let left = || (std::fs::read_dir(&dir).unwrap().count(), holder.list().unwrap().len());
-            eventually("nothing is left of it", PATIENCE, || left() == (3, 1)).await;
+            eventually("nothing is left of it", PATIENCE, || left() == (4, 1)).await;
         }
     }
 }

@@ -2,7 +2,7 @@
 //! processes), `cut` (redirected writes), `background` (slow commits), `boots` (what starts read first), `damage` (rotten files of a disk), `deadline`
 //! (reads without a source), `many` (disks beside each other), `once` (many readers of one object), `own` (objects that the node
 //! has itself), `patched` (leaves with packs), `restored` (another content
-//! in place of a disk), `space` (full disks). `world` is what they share.
+//! in place of a disk), `record` (what a disk keeps beside its bytes), `space` (full disks). `world` is what they share.
 
 mod background;
 mod boots;
@@ -16,6 +16,7 @@ mod model;
 mod once;
 mod own;
 mod patched;
+mod record;
 mod restored;
 mod space;
 pub(crate) mod world;

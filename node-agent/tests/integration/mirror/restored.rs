@@ -35,7 +35,7 @@ fn restored_to(now: &DiskWant, content: &DiskWant) -> DiskWant {
 fn files(world: &World, want: &DiskWant) -> Vec<String> {
     let folder = world.data.path.join("disks").join(want.disk.to_string());
     let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<_> = names.filter(|name| name != "meta.json").collect();
+    let mut names: Vec<_> = names.filter(|name| name != "meta.json" && !name.ends_with(".page")).collect();
     names.sort();
     names
 }
