@@ -15,8 +15,8 @@ use http::header::CONTENT_TYPE;
 use muster_api::{
     CommitId, DiskId, ErrorCode, InstanceId, Problem, RunId, SnapshotId,
     node_protocol::{
-        CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RUN_HEADER, RenewAnswer,
-        RenewRequest, Report, RunStart, SalvageOrder, SalvageReport, StagedCommit,
+        CommitOutcome, CommitTrouble, CutReport, Desired, HAS_OWN_PAGES_HEADER, Heartbeat, HeartbeatAnswer, RUN_HEADER,
+        RenewAnswer, RenewRequest, Report, RunStart, SalvageOrder, SalvageReport, StagedCommit,
         boot::{BootOrder, BootReport},
         repository::RepositoryOrder,
         sweep::{SweepDone, names_from_bytes, names_to_bytes},
@@ -213,7 +213,13 @@ impl ControllerClient for HttpController {
     fn desired(&self, after: u64, wait: Duration) -> Call<'_, Option<Desired>> {
         Box::pin(async move {
             let path = format!("desired?after={after}&wait_s={}", wait.as_secs());
-            let answer = self.send(Method::GET, &path, NOTHING, wait + CALL).await?;
+            // The first answer to a process has all pages: it knows none, and may have missed the end of its last commit.
+            let has_own_pages = after > 0;
+            let with_header = |request: RequestBuilder| match has_own_pages {
+                true => request.header(HAS_OWN_PAGES_HEADER, "1"),
+                false => request,
+            };
+            let answer = self.send_as(Method::GET, &path, wait + CALL, with_header).await?;
             if answer.status() == StatusCode::NO_CONTENT { Ok(None) } else { read(answer).await.map(Some) }
         })
     }

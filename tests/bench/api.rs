@@ -24,7 +24,10 @@ use muster_api::{
     token::{CreateToken, Role},
 };
 use muster_controller::{
-    app::{App, Caller, Scope, nodes::NodeCaller},
+    app::{
+        App, Caller, Scope,
+        nodes::{NodeCaller, RootPages},
+    },
     clock::{Clock as _, SystemClock},
     config::Config,
     domain::{images::Properties, versions::Content},
@@ -164,7 +167,7 @@ async fn deploy(app: &App, caller: &Caller, name: &str, count: u64) {
 /// All nodes say that everything runs, and the deployments are counted.
 async fn report(app: &App, nodes: &[Node]) {
     for node in nodes {
-        let desired = app.desired(&node.caller()).await.expect("a desired state");
+        let desired = app.desired(&node.caller(), RootPages::OfOthers).await.expect("a desired state");
         let now = SystemClock.now();
         let running = |a: muster_api::node_protocol::Assignment| InstanceReport {
             instance: a.instance,

@@ -11,7 +11,7 @@
 //! | `POST /node/v1/renew` [`RenewRequest`] -> [`RenewAnswer`] | issues a new certificate for a key that is in the membership record |
 //! | `POST /node/v1/runs` [`RunStart`] | registers an agent process before it acts; every other call names it in the header [`RUN_HEADER`], and is refused as `superseded` once another one took its place |
 //! | `POST /node/v1/heartbeat` [`Heartbeat`] -> [`HeartbeatAnswer`] | sent every 3 s; the controller keeps it in memory and stores it in batches |
-//! | `GET /node/v1/desired?after=R&wait_s=25` -> [`Desired`] or 204 | answers as soon as the node's revision is above R; 204 after 25 s without a change |
+//! | `GET /node/v1/desired?after=R&wait_s=25` -> [`Desired`] or 204 | answers as soon as the node's revision is above R; 204 after 25 s without a change. With the header [`HAS_OWN_PAGES_HEADER`] it leaves out the root pages that the node made itself |
 //! | `POST /node/v1/report` [`Report`] | reports the actual state of the node's instances |
 //! | `POST /node/v1/boots/{instance}` [`BootReport`](boot::BootReport) | tells in which order a start first read the chunks of a disk; may be lost, and may be dropped by the controller |
 //! | `GET /node/v1/boots/{instance}/{disk}` -> [`BootOrder`](boot::BootOrder) or 204 | asks what a start is likely to read of a disk, so that it is here before the guest asks for it |
@@ -160,6 +160,11 @@ pub struct RenewAnswer {
 
 /// Header of every call of a joined node: the [`RunId`] of the agent process.
 pub const RUN_HEADER: &str = "muster-run";
+
+/// Header of a call for the desired state, with any value: the node has the root pages of the versions that its own commits
+/// made, so [`VersionRoot::root_page`] of these may be left out. A disk that is cut again and again has a large one, and the
+/// answer is sent with every step of every snapshot. Older agents do not send it, and older controllers send all pages.
+pub const HAS_OWN_PAGES_HEADER: &str = "muster-has-own-pages";
 
 /// An agent process starts, and asks to act as its node (I8).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -469,7 +474,8 @@ pub struct LeftDisk {
 pub struct VersionRoot {
     /// The canonical bytes of the descriptor, in hex.
     pub descriptor: String,
-    /// The canonical bytes of the root page, in hex; `None` if the whole disk is zero.
+    /// The canonical bytes of the root page, in hex; `None` if the whole disk is zero, and in a desired state also if the node
+    /// made it itself ([`HAS_OWN_PAGES_HEADER`]). A node that lacks it fetches it like any other page.
     pub root_page: Option<String>,
     /// The commit that became this version, if it came from one. The agent folds that commit's epochs into the base.
     pub commit: Option<CommitId>,

@@ -103,11 +103,13 @@ impl App {
                 if row.upload != Some(staged.upload) || uploads::live(tx, staged.upload).await?.is_none() {
                     return Err(AppError::code(ErrorCode::Stale, "its upload is not live any more"));
                 }
-                snapshots::stage(tx, staged).await?;
                 let (done, all) = snapshots::staged(tx, row.id).await?;
-                if row.state == SnapshotState::Saving && done == all {
-                    app_snapshots::publish(tx, &mut row).await?;
+                let others = done - u64::from(member.staged.is_some());
+                if row.state == SnapshotState::Saving && others + 1 == all {
+                    snapshots::stage(tx, staged, false).await?;
+                    app_snapshots::publish(tx, &mut row, Some(staged)).await?;
                 } else {
+                    snapshots::stage(tx, staged, true).await?;
                     tx.wake(Loop::Snapshots);
                 }
                 outcome(tx, commit).await
@@ -187,7 +189,7 @@ async fn flipped(tx: &mut Tx, mut row: SnapshotRow, cut_at: Timestamp, members: 
     snapshots::save(tx, &row).await?;
     row.revision += 1;
     if known.iter().all(|member| member.staged.is_some()) {
-        app_snapshots::publish(tx, &mut row).await
+        app_snapshots::publish(tx, &mut row, None).await
     } else {
         Ok(app_snapshots::tell_nodes(tx, &known).await?)
     }
@@ -215,7 +217,7 @@ async fn under_way(
 async fn outcome(tx: &mut Tx, commit: CommitId) -> Result<CommitOutcome, AppError> {
     // A published version stays the answer, also when the snapshot has been unlinked since.
     if let Some(version) = versions::by_commit(tx, commit).await? {
-        return Ok(CommitOutcome::Published { version: version.version.id });
+        return Ok(CommitOutcome::Published { version });
     }
     let Some(member) = snapshots::member_by_commit(tx, commit).await? else { return Ok(CommitOutcome::Abandoned) };
     let row = snapshots::load(tx, member.snapshot).await?;
@@ -225,7 +227,7 @@ async fn outcome(tx: &mut Tx, commit: CommitId) -> Result<CommitOutcome, AppErro
 
 /// Refuses a version whose size the disk cannot have had at the cut.
 async fn check_size(tx: &mut Tx, disk: &DiskRow, size_bytes: u64) -> Result<(), AppError> {
-    let head = versions::load(tx, disk.version).await?.map_or(0, |head| head.version.size_bytes);
+    let head = versions::size_bytes(tx, disk.version).await?.unwrap_or(0);
     match check_version(head, disk.size_bytes, size_bytes) {
         None => Ok(()),
         Some(detail) => Err(AppError::invalid("/root/descriptor", "invalid", detail)),

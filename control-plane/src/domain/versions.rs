@@ -1,7 +1,7 @@
 //! The content of a version: its descriptor and the root page that the descriptor names.
 
 use muster_api::node_protocol::VersionRoot;
-use storage_core::{Corrupt, Descriptor, Kind, ObjectName};
+use storage_core::{Corrupt, Descriptor, Kind, ObjectName, hex_text};
 
 /// The content of a version: the two objects that every reader needs first. Making the value checks that the root page
 /// is the one that the descriptor names.
@@ -68,7 +68,7 @@ impl Content {
     pub fn from_root(root: &VersionRoot) -> Result<Self, BadContent> {
         let descriptor = hex::decode(&root.descriptor).map_err(|_| BadContent::NotHex("descriptor"))?;
         let page = match &root.root_page {
-            Some(text) => Some(hex::decode(text).map_err(|_| BadContent::NotHex("root page"))?),
+            Some(text) => Some(hex_text::decode(text).ok_or(BadContent::NotHex("root page"))?),
             None => None,
         };
         Self::from_bytes(&descriptor, page)

@@ -10,12 +10,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
-use http::{StatusCode, header, request::Parts};
+use http::{HeaderMap, StatusCode, header, request::Parts};
 use muster_api::{
     CommitId, DiskId, InstanceId, SnapshotId,
     node_protocol::{
-        CommitOutcome, CommitTrouble, CutReport, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, NodeCall,
-        RUN_HEADER, RenewAnswer, RenewRequest, Report, RunStart, SalvageReport, StagedCommit,
+        CommitOutcome, CommitTrouble, CutReport, HAS_OWN_PAGES_HEADER, Heartbeat, HeartbeatAnswer, JoinAnswer,
+        JoinRequest, NodeCall, RUN_HEADER, RenewAnswer, RenewRequest, Report, RunStart, SalvageReport, StagedCommit,
         boot::BootReport,
         repository::RepositoryOrder,
         sweep::{SweepDone, names_from_bytes, names_to_bytes},
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::app::{
     App, AppError,
-    nodes::{DeadNode, NodeCaller},
+    nodes::{DeadNode, NodeCaller, RootPages},
 };
 
 /// Longest `wait_s` of a poll, seconds.
@@ -159,14 +159,21 @@ async fn heartbeat(
     Ok(Json(app.heartbeat(&node, beat).await?))
 }
 
-async fn desired(State(app): State<App>, node: NodeCaller, params: Params) -> Result<Response, ApiError> {
+async fn desired(
+    State(app): State<App>,
+    node: NodeCaller,
+    headers: HeaderMap,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let has_own_pages = headers.contains_key(HAS_OWN_PAGES_HEADER);
     params.only(&["after", "wait_s"])?;
     let after = params.number("after")?.unwrap_or(0);
     let wait = Duration::from_secs(params.number("wait_s")?.unwrap_or(0).min(WAIT_MAX_S));
     if !app.wait_desired(node.id, after, wait).await? {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(Json(app.desired(&node).await?).into_response())
+    let pages = if has_own_pages { RootPages::OfOthers } else { RootPages::All };
+    Ok(Json(app.desired(&node, pages).await?).into_response())
 }
 
 /// The node is one of this cluster and was not declared dead. What it is told has secrets.

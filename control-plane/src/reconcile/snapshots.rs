@@ -72,7 +72,7 @@ async fn drive(tx: &mut Tx, mut row: SnapshotRow) -> Result<bool, AppError> {
             return Ok(false);
         }
         Next::Again => cut_again(tx, &mut row).await?,
-        Next::Publish => app_snapshots::publish(tx, &mut row).await?,
+        Next::Publish => app_snapshots::publish(tx, &mut row, None).await?,
         Next::Fail { reason, detail } => {
             let outcome = app_snapshots::failed(&reason, &detail);
             app_snapshots::give_up(tx, &mut row, reason, &detail, outcome).await?;

@@ -736,7 +736,7 @@ pub async fn forget(tx: &mut Tx, before: Timestamp) -> Result<u64, StoreError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::store) mod tests {
     use std::sync::Arc;
 
     use sqlx::Row as _;
@@ -749,7 +749,7 @@ mod tests {
     };
 
     /// How SQLite would run the statement.
-    async fn plan(sql: String) -> String {
+    pub(in crate::store) async fn plan(sql: String) -> String {
         let dir = tempfile::tempdir().expect("a folder");
         let url = DatabaseUrl::Sqlite(dir.path().join("test.db"));
         let store = Store::open(&url, Arc::new(SystemClock), Wakes::default()).await.expect("a database");

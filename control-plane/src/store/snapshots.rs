@@ -259,30 +259,35 @@ pub async fn under_way(tx: &mut Tx) -> Result<Vec<SnapshotRow>, StoreError> {
     select(tx, "snapshots.under_way", "WHERE state IN ('cutting', 'saving') ORDER BY seq", []).await
 }
 
+// What is under way is found first, and then its members: a node and a disk have members in all snapshots ever taken of them,
+// and what these cost must not grow with their number.
+
+const UNDER_WAY_ON: &str = "WHERE state IN ('cutting', 'saving')
+    AND EXISTS (SELECT 1 FROM snapshot_members m WHERE m.snapshot = snapshots.id AND m.node = $1) ORDER BY seq";
+
 /// Snapshots under way that have members on the node.
 pub async fn under_way_on(tx: &mut Tx, node: NodeId) -> Result<Vec<SnapshotRow>, StoreError> {
-    let rest = "WHERE state IN ('cutting', 'saving')
-    AND id IN (SELECT m.snapshot FROM snapshot_members m WHERE m.node = $1) ORDER BY seq";
-    select(tx, "snapshots.under_way_on", rest, [node.to_string().into()]).await
+    select(tx, "snapshots.under_way_on", UNDER_WAY_ON, [node.to_string().into()]).await
 }
 
 const BUSY: &str = "-- snapshots.busy
-SELECT s.operation FROM snapshot_members m JOIN snapshots s ON s.id = m.snapshot
-WHERE s.state IN ('cutting', 'saving') AND m.disk";
+SELECT s.operation FROM snapshots s
+WHERE s.state IN ('cutting', 'saving') AND EXISTS (SELECT 1 FROM snapshot_members m WHERE m.snapshot = s.id AND m.disk";
+const BUSY_TAIL: &str = ") ORDER BY s.seq LIMIT 1";
 
 /// The operation of a snapshot under way that one of these disks is in.
 pub async fn busy_with(tx: &mut Tx, disks: &[DiskId]) -> Result<Option<OperationId>, StoreError> {
-    let rows = bulk::select_in(tx, BUSY, disks, " ORDER BY s.seq LIMIT 1").await?;
+    let rows = bulk::select_in(tx, BUSY, disks, BUSY_TAIL).await?;
     rows.first().map(|row| column::read(row, "operation")).transpose()
 }
 
 const SCHEDULED_WITH: &str = "-- snapshots.scheduled_with
-SELECT DISTINCT s.id FROM snapshot_members m JOIN snapshots s ON s.id = m.snapshot
-WHERE s.state IN ('cutting', 'saving') AND s.scheduled = 1 AND m.disk";
+SELECT s.id FROM snapshots s WHERE s.state IN ('cutting', 'saving') AND s.scheduled = 1
+    AND EXISTS (SELECT 1 FROM snapshot_members m WHERE m.snapshot = s.id AND m.disk";
 
 /// The scheduled snapshots under way that have one of these disks.
 pub async fn scheduled_with(tx: &mut Tx, disks: &[DiskId]) -> Result<BTreeSet<SnapshotId>, StoreError> {
-    let rows = bulk::select_in(tx, SCHEDULED_WITH, disks, "").await?;
+    let rows = bulk::select_in(tx, SCHEDULED_WITH, disks, ")").await?;
     rows.iter().map(|row| column::read(row, "id")).collect()
 }
 
@@ -367,16 +372,18 @@ UPDATE snapshot_members SET staged_at = $3, base = $4, descriptor = $5, root_pag
     stored_bytes = $8, trouble = NULL
 WHERE snapshot = $1 AND disk = $2";
 
-/// Notes that a member's commit is staged.
-pub async fn stage(tx: &mut Tx, staged: &StagedCommit) -> Result<(), StoreError> {
+/// Notes that a member's commit is staged. Without its root page, which is large, if the snapshot is published in this transaction:
+/// the page is written to the version then.
+pub async fn stage(tx: &mut Tx, staged: &StagedCommit, with_page: bool) -> Result<(), StoreError> {
     let now = tx.now().micros();
+    let root_page = staged.root.root_page.as_deref().filter(|_| with_page);
     sqlx::query(STAGE)
         .bind(staged.snapshot.to_string())
         .bind(staged.disk.to_string())
         .bind(now)
         .bind(staged.base.to_string())
         .bind(&staged.root.descriptor)
-        .bind(staged.root.root_page.as_deref())
+        .bind(root_page)
         .bind(column::int(staged.dirty_bytes))
         .bind(column::int(staged.stored_bytes))
         .execute(tx.conn())
@@ -529,4 +536,29 @@ DELETE FROM snapshots WHERE deleted_at < $1";
 pub async fn forget(tx: &mut Tx, before: Timestamp) -> Result<u64, StoreError> {
     sqlx::query(FORGET_MEMBERS).bind(before.micros()).execute(tx.conn()).await?;
     Ok(sqlx::query(FORGET).bind(before.micros()).execute(tx.conn()).await?.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::instances::tests::plan;
+
+    /// A disk has a member in each snapshot ever taken of it, and its node as well. Whether one is under way is asked several times
+    /// for each new one: what that reads must not grow with their number.
+    #[tokio::test]
+    async fn what_is_under_way_is_found_without_looking_at_snapshots_that_have_ended() {
+        for sql in [
+            format!("{} {UNDER_WAY_ON}", SnapshotRow::SELECT).replace("$1", "'a'"),
+            format!("{BUSY} IN ('a', 'b'){BUSY_TAIL}"),
+            format!("{SCHEDULED_WITH} IN ('a', 'b'))"),
+        ] {
+            let sql: Vec<_> = sql.lines().filter(|line| !line.starts_with("--")).collect();
+            let plan = plan(sql.join(" ")).await;
+            let steps: Vec<_> = plan.split("; ").collect();
+            assert!(steps[0].contains("USING INDEX snapshots_under_way"), "{plan}");
+            let members: Vec<_> = steps.iter().filter(|step| step.contains("snapshot_members")).collect();
+            assert!(members.iter().all(|step| step.contains("snapshot=?")), "{plan}");
+            assert_eq!((members.len(), plan.contains("TEMP B-TREE")), (1, false), "{plan}");
+        }
+    }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use muster_api::{
-    CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, UploadId, VersionId,
+    CommitId, DiskId, ImageId, InstanceId, Labels, NodeId, SnapshotId, UploadId, VersionId,
     disk::ROOT,
     etag,
     firmware::{BootKind, Firmware},
@@ -15,7 +15,7 @@ use muster_api::{
     version::{Version, VersionState},
 };
 use sqlx::any::AnyRow;
-use storage_core::Descriptor;
+use storage_core::{Descriptor, hex_text};
 
 use super::{
     DELETED_SHOWN_MS, StoreError, Tx, boot_orders, bulk,
@@ -149,7 +149,7 @@ pub async fn insert(tx: &mut Tx, new: &NewVersion) -> Result<(), StoreError> {
         new.content.chunk_bytes().cell()?,
         new.content.root().to_string().into(),
         hex::encode(new.content.descriptor().encode()).into(),
-        new.content.root_page().map(hex::encode).into(),
+        new.content.root_page().map(hex_text::encode).into(),
         new.digest.cell()?,
         new.stored_bytes.cell()?,
         new.reached_bytes.cell()?,
@@ -176,9 +176,23 @@ pub async fn load_many(tx: &mut Tx, ids: &[VersionId]) -> Result<Vec<VersionRow>
     bulk::select_in(tx, &head, ids, "").await?.iter().map(VersionRow::from_row).collect()
 }
 
+const BY_COMMIT: &str = "-- versions.by_commit
+SELECT id FROM versions WHERE commit_id = $1";
+
 /// The version that a commit made, if it was published.
-pub async fn by_commit(tx: &mut Tx, commit: CommitId) -> Result<Option<VersionRow>, StoreError> {
-    select_one(tx, "versions.by_commit", "WHERE v.commit_id = $1", [commit.to_string().into()]).await
+pub async fn by_commit(tx: &mut Tx, commit: CommitId) -> Result<Option<VersionId>, StoreError> {
+    let row = sqlx::query(BY_COMMIT).bind(commit.to_string()).fetch_optional(tx.conn()).await?;
+    row.map(|row| column::read(&row, "id")).transpose()
+}
+
+const SIZE_BYTES: &str = "-- versions.size_bytes
+SELECT size_bytes FROM versions WHERE id = $1";
+
+/// Bytes of the disk in this version, deleted or not; `None` if it is not known. [`load`] reads and proves the root page as well,
+/// which has up to 64 KiB and more.
+pub async fn size_bytes(tx: &mut Tx, id: VersionId) -> Result<Option<u64>, StoreError> {
+    let row = sqlx::query(SIZE_BYTES).bind(id.to_string()).fetch_optional(tx.conn()).await?;
+    row.map(|row| column::read(&row, "size_bytes")).transpose()
 }
 
 /// The version with this number of an image, deleted or not.
@@ -200,21 +214,38 @@ pub async fn of_snapshot(tx: &mut Tx, snapshot: SnapshotId) -> Result<Vec<Versio
 }
 
 const ROOTS: &str = "-- versions.roots
-SELECT id, descriptor, root_page, commit_id FROM versions WHERE id";
+SELECT v.id, v.descriptor, v.commit_id, m.node FROM versions v LEFT JOIN snapshot_members m ON m.commit_id = v.commit_id
+WHERE v.id";
+const ROOT_PAGES: &str = "-- versions.root_pages
+SELECT id, root_page FROM versions WHERE root_page IS NOT NULL AND id";
 
-/// What an agent needs to read the versions, deleted or not: disks that began with them still read them.
-pub async fn roots(tx: &mut Tx, ids: &[VersionId]) -> Result<BTreeMap<VersionId, VersionRoot>, StoreError> {
-    let rows = bulk::select_in(tx, ROOTS, ids, "").await?;
-    rows.iter()
-        .map(|row| {
-            let root = VersionRoot {
-                descriptor: column::read(row, "descriptor")?,
-                root_page: column::read(row, "root_page")?,
-                commit: column::read(row, "commit_id")?,
-            };
-            Ok((column::read(row, "id")?, root))
-        })
-        .collect()
+/// What an agent needs to read the versions, deleted or not: disks that began with them still read them. The root pages of those
+/// that a commit of `has_own` made are left out, and not read.
+pub async fn roots(
+    tx: &mut Tx,
+    ids: &[VersionId],
+    has_own: Option<NodeId>,
+) -> Result<BTreeMap<VersionId, VersionRoot>, StoreError> {
+    let (mut roots, mut with_page) = (BTreeMap::new(), Vec::new());
+    for row in bulk::select_in(tx, ROOTS, ids, "").await? {
+        let id: VersionId = column::read(&row, "id")?;
+        let made_by: Option<NodeId> = column::read(&row, "node")?;
+        let root = VersionRoot {
+            descriptor: column::read(&row, "descriptor")?,
+            root_page: None,
+            commit: column::read(&row, "commit_id")?,
+        };
+        roots.insert(id, root);
+        if made_by.is_none() || made_by != has_own {
+            with_page.push(id);
+        }
+    }
+    for row in bulk::select_in(tx, ROOT_PAGES, &with_page, "").await? {
+        if let Some(root) = roots.get_mut(&column::read(&row, "id")?) {
+            root.root_page = column::read(&row, "root_page")?;
+        }
+    }
+    Ok(roots)
 }
 
 /// Which versions to list. Every field that is set must match.

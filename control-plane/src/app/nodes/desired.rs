@@ -42,9 +42,19 @@ use crate::{
 /// How often a poll looks without having been woken, because another controller's change wakes nobody here.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// Which root pages a desired state has. Those of versions that commits of the node itself made grow with what was written to
+/// the disks, and the state is sent, parsed and stored with each step of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootPages {
+    /// Those of all versions.
+    All,
+    /// Those of all versions that the node did not make itself.
+    OfOthers,
+}
+
 impl App {
     /// Everything wanted of a node.
-    pub async fn desired(&self, node: &NodeCaller) -> Result<Desired, AppError> {
+    pub async fn desired(&self, node: &NodeCaller, pages: RootPages) -> Result<Desired, AppError> {
         self.store
             .read("nodes.desired", async |tx| {
                 // It may have been declared dead or removed while it waited. No state at all is not the same as an empty one.
@@ -62,12 +72,13 @@ impl App {
                 let seeded: BTreeSet<DeploymentId> = assignments.iter().filter_map(|a| a.seed).collect();
                 let named: BTreeSet<VersionId> =
                     assignments.iter().flat_map(|a| a.disks.iter().map(|disk| disk.version)).collect();
+                let has_own = (pages == RootPages::OfOthers).then_some(node.id);
                 Ok(Desired {
                     revision: nodes::desired_revision(tx, node.id).await?,
                     incarnation: cluster.incarnation,
                     membership,
                     cuts: cuts(tx, node.id).await?,
-                    versions: versions::roots(tx, &named.into_iter().collect::<Vec<_>>()).await?,
+                    versions: versions::roots(tx, &named.into_iter().collect::<Vec<_>>(), has_own).await?,
                     seeds: seeds_of(tx, seeded).await?,
                     assignments,
                     networks,

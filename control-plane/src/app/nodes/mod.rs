@@ -34,6 +34,7 @@ use serde_json::json;
 
 pub use self::{
     cordon::Schedulable,
+    desired::RootPages,
     drain::{DRAIN, REMOVE},
     salvage::DeadNode,
 };

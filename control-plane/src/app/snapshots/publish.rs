@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use muster_api::{
     Reason, UploadId, VersionId,
     firmware::Firmware,
-    node_protocol::VersionRoot,
+    node_protocol::{StagedCommit, VersionRoot},
     operation::{Progress, Target},
     snapshot::SnapshotState,
 };
@@ -30,8 +30,9 @@ use crate::{
 };
 
 /// Makes every member visible at once (I3, I7): versions, heads, the snapshot, the operation, the end of the upload.
-/// The caller has seen in this transaction that all members flipped and all commits are staged.
-pub(crate) async fn publish(tx: &mut Tx, row: &mut SnapshotRow) -> Result<(), AppError> {
+/// The caller has seen in this transaction that all members flipped and all commits are staged. The row of the commit that was
+/// staged `last`, if it is given, lacks its root page.
+pub(crate) async fn publish(tx: &mut Tx, row: &mut SnapshotRow, last: Option<&StagedCommit>) -> Result<(), AppError> {
     if let Some(lost) = snapshots::lost(tx, row.id).await? {
         return give_up(tx, row, Reason::MemberLost, &lost, failed(&Reason::MemberLost, &lost)).await;
     }
@@ -43,7 +44,13 @@ pub(crate) async fn publish(tx: &mut Tx, row: &mut SnapshotRow) -> Result<(), Ap
         let detail = "its upload was ended, so its objects may be swept";
         return give_up(tx, row, Reason::UploadEnded, detail, failed(&Reason::UploadEnded, detail)).await;
     };
-    let members = snapshots::members(tx, row.id).await?;
+    let mut members = snapshots::members(tx, row.id).await?;
+    if let Some(last) = last
+        && let Some(member) = members.iter_mut().find(|member| member.disk == last.disk)
+        && let Some(staged) = &mut member.staged
+    {
+        staged.root_page.clone_from(&last.root.root_page);
+    }
     publish_members(tx, row, &members, upload.id).await?;
     uploads::end(tx, upload.id).await?;
     row.state = SnapshotState::Ready;

@@ -11,7 +11,7 @@ use axum::{
     Router,
     body::{Body, BodyDataStream},
 };
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use muster_api::{
     CommitId, DiskId, ImageId, InstanceId, Labels, NodeId, Reason, StoreId, Timestamp, VersionId,
@@ -538,6 +538,17 @@ impl Agent {
 
     /// A call at the node door; 503 while no controller is there.
     pub(crate) async fn call(&self, method: &str, path: &str, body: Value) -> Reply {
+        self.call_with(method, path, &[], body).await
+    }
+
+    /// As [`Self::call`], with these headers.
+    pub(crate) async fn call_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&'static str, &'static str)],
+        body: Value,
+    ) -> Reply {
         let router = self.doors.read().unwrap().as_ref().map(|doors| doors.1.clone());
         let Some(router) = router else {
             return Reply { status: 503, body: Value::Null, headers: HeaderMap::new(), raw: Vec::new() };
@@ -546,6 +557,9 @@ impl Agent {
         let request = Request::builder().method(method).uri(format!("/node/v1/{path}"));
         let mut request = request.header(header::CONTENT_TYPE, "application/json").body(body).unwrap();
         request.extensions_mut().insert(PeerCaller { key_sha256: self.key_sha256.clone(), expired: false });
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, HeaderValue::from_static(value));
+        }
         send(router, request).await
     }
 

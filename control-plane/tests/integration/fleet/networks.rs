@@ -13,7 +13,7 @@ use muster_api::{
     },
 };
 use muster_controller::{
-    app::nodes::NodeCaller,
+    app::nodes::{NodeCaller, RootPages},
     config::{Config, Networks},
 };
 use serde_json::{Value, json};
@@ -482,7 +482,7 @@ async fn ten_thousand_members_get_their_addresses_in_one_transaction() {
     assert_eq!(network.number("/nics"), 10_000);
     let begun = Instant::now();
     let caller = NodeCaller { id: nodes[0].id, name: "n0".to_owned(), expired: false };
-    let desired = world.app.desired(&caller).await.unwrap();
+    let desired = world.app.desired(&caller, RootPages::All).await.unwrap();
     println!("desired state with 10000 members in a network took {:?}", begun.elapsed());
     let members = &desired.networks.networks[0].members;
     let distinct: BTreeSet<MacAddress> = members.iter().map(|member| member.mac).collect();
@@ -506,7 +506,7 @@ async fn the_desired_state_of_a_node_is_built_for_a_thousand_members_of_a_networ
     let mut bytes = 0;
     for _ in 0..9 {
         let begun = Instant::now();
-        let desired = world.app.desired(&caller).await.unwrap();
+        let desired = world.app.desired(&caller, RootPages::All).await.unwrap();
         took.push(begun.elapsed());
         assert_eq!((desired.networks.networks[0].members.len(), desired.assignments.len()), (1000, 100));
         bytes = serde_json::to_vec(&desired.networks).unwrap().len();

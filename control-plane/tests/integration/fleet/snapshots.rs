@@ -1,8 +1,10 @@
 //! `/v1/snapshots`, cuts and commits.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use muster_api::{
     CommitId, Reason,
-    node_protocol::{CommitOutcome, CommitTrouble, CutOrder, StagedCommit},
+    node_protocol::{CommitOutcome, CommitTrouble, CutOrder, Desired, HAS_OWN_PAGES_HEADER, StagedCommit},
 };
 use serde_json::{Value, json};
 
@@ -274,6 +276,56 @@ async fn a_commit_is_accepted_only_from_its_node_on_its_head_and_under_its_uploa
     })
     .await;
     assert_eq!(nodes[0].outcome(CommitId::generate()).await, CommitOutcome::Abandoned);
+}
+
+/// The root pages of disks that are cut again and again are large, and the desired state is sent with each step of a snapshot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_not_sent_the_root_pages_that_it_made_itself() {
+    let (world, nodes) = ready_world(2, 4).await;
+    nodes.iter().for_each(|node| node.script(|s| s.saves = false));
+    let operation = world.post("/v1/snapshots", of_web("s1")).await.expect(202);
+    eventually("saving", async || (world.get("/v1/snapshots/s1").await.text("/state") == "saving").then_some(())).await;
+    let mut staged = BTreeMap::new();
+    for node in &nodes {
+        let order = order(node).await;
+        for disk in &order.disks {
+            let order = CutOrder { disks: vec![disk.clone()], ..order.clone() };
+            let (commit, commit_of) = commit_of(node, &order);
+            node.stage(commit, &commit_of).await.expect(200);
+            staged.insert(commit, commit_of.root.root_page);
+        }
+    }
+    world.ends(&operation, "succeeded").await;
+    // Members of a version of an image beside them, and of versions that one of both nodes made.
+    world.ready("beside", 2).await;
+    let fork = json!({ "name": "fork", "source": { "snapshot": "s1" }, "runtime": "none" });
+    let operation = world.deploy(fork).await.expect(202);
+    world.ends(&operation, "succeeded").await;
+    let (mut own, mut others) = (BTreeSet::new(), 0);
+    for node in &nodes {
+        let ask = async |headers: &[(&'static str, &'static str)]| -> Desired {
+            let reply = node.call_with("GET", "desired?after=0", headers, Value::Null).await.expect(200);
+            serde_json::from_value(reply.body).unwrap()
+        };
+        let (all, less) = (ask(&[]).await, ask(&[(HAS_OWN_PAGES_HEADER, "1")]).await);
+        assert!(all.versions.keys().eq(less.versions.keys()));
+        for (id, root) in &all.versions {
+            let less = &less.versions[id];
+            assert_eq!((&less.descriptor, less.commit), (&root.descriptor, root.commit));
+            if let Some(commit) = root.commit {
+                assert_eq!(root.root_page, staged[&commit], "as it was staged");
+            }
+            match (root.commit, &less.root_page) {
+                (Some(commit), None) => assert!(own.insert(commit), "one node made it"),
+                (_, page) => {
+                    assert_eq!(page, &root.root_page);
+                    others += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(own, staged.keys().copied().collect(), "each node made the versions of its own disks");
+    assert!(others >= 1, "the image");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
