@@ -150,7 +150,9 @@ pub const SERVING_THREADS: &str = "muster_agent_serving_threads";
 /// # Errors
 /// [`ParseError`] if `filter` is not in the syntax of `RUST_LOG`.
 pub fn log(filter: &str, format: LogFormat) -> Result<(), ParseError> {
-    let filter = EnvFilter::builder().parse(filter)?;
+    // The client of the repository tells of each repetition, hundreds of lines a minute while the store is away. We tell why calls
+    // failed. `object_store=info` in the filter brings them back.
+    let filter = EnvFilter::builder().parse(format!("object_store=warn,{filter}"))?;
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr);
     // This fails if a subscriber is installed already. That one then receives the lines.
