@@ -66,12 +66,13 @@ async fn until_state(cluster: &Cluster, wanted: RepositoryState) -> Pool {
     .await
 }
 
-/// Waits until what all nodes say is of now: a heartbeat that is on its way may be older.
+/// Waits until what all nodes that are ready say is of now: a heartbeat that is on its way may be older.
 async fn until_all_are_heard(cluster: &Cluster) {
     for _ in 0..2 {
         let seen = async || -> Vec<_> {
             let nodes = cluster.api.list::<Node>("/v1/nodes").await;
-            nodes.iter().map(|node| node.last_seen_at).collect()
+            let ready = nodes.iter().filter(|node| node.state == NodeState::Ready);
+            ready.map(|node| node.last_seen_at).collect()
         };
         let before = seen().await;
         eventually("the next heartbeats", LIMIT, async || {
@@ -159,6 +160,9 @@ pub(crate) async fn rebuilds(place: &Place, objects: impl AsyncFn() -> usize) {
     // Nothing needed is deleted when the sweep goes on.
     cluster.api.done("/v1/pools/default/sweep", json!({ "after_restore": true }), LIMIT).await;
     assert!(cluster.api.content(&version).await == bytes, "the bytes of the snapshot after the sweep");
+    until_all_are_heard(&cluster).await;
+    let repository = until_state(&cluster, RepositoryState::Ok).await.repository.expect("there is one");
+    assert_eq!(repository.uploaded.objects, 0, "what came from the bucket is not written there again");
     let after = objects().await;
     assert!(after >= before, "the bucket had {before} objects, now {after}");
 }

@@ -19,7 +19,7 @@ use crate::clock;
 /// Seconds after a listing in which another membership record is no reason for the next one.
 const DAY_S: i64 = 86_400;
 /// Word of the index: when all was listed, seconds since 1970, and under which membership record.
-const LISTED: &str = "listed";
+pub(super) const LISTED: &str = "listed";
 
 impl Keeper {
     /// Lists what is next to be listed.

@@ -14,12 +14,12 @@ use muster_pool::{Avoided, Repository};
 use storage_core::{
     ObjectName, RecordHeader,
     repository::WriteMode,
-    store::{ChunkStore as _, Listed},
+    store::{ChunkStore as _, Listed, StoreError},
     units::u64_from,
 };
 use tokio::time::Instant;
 
-use super::{CALL, Done, Index, Keeper, KeeperError, PASS_EVERY, blocking, lock};
+use super::{CALL, Done, Index, Keeper, KeeperError, PASS_EVERY, blocking, listing::LISTED, lock};
 use crate::pace::give_way_for;
 
 /// Objects that a pass looks at together.
@@ -75,13 +75,15 @@ impl Keeper {
         }
         let (share, names): (_, Vec<ObjectName>) = (self.share.clone(), came.keys().copied().collect());
         let noted = index.clone();
-        let find = move || -> Result<Vec<Option<Listed>>, KeeperError> {
+        let find = move || -> Result<(Vec<Listed>, bool), KeeperError> {
             noted.not_evicted(&names)?;
-            names.iter().map(|name| Ok(share.find(name)?)).collect()
+            let found: Result<Vec<Option<Listed>>, StoreError> = names.iter().map(|name| share.find(name)).collect();
+            Ok((found?.into_iter().flatten().collect(), noted.word(LISTED)?.is_some()))
         };
-        let held: Vec<Listed> = blocking(find).await?.into_iter().flatten().collect();
-        // Whoever writes through has written it.
-        let ask_first = repository.settings().write == WriteMode::Through;
+        let (held, knows_all) = blocking(find).await?;
+        // Whoever writes through has written it. A node that never listed the repository does not know what is there: what comes
+        // to a node of a cluster that is rebuilt mostly comes from there.
+        let ask_first = repository.settings().write == WriteMode::Through || !knows_all;
         for part in held.chunks(BATCH) {
             self.add_waiting(index, part, ask_first, |name| came.get(name).copied()).await?;
         }
