@@ -4,7 +4,7 @@ use std::{cell::Cell, future::Future, sync::Mutex, time::Duration};
 
 use muster_pool::PoolClient;
 use storage_core::lock;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Longest that such work waits for reads that are under way. Without a limit, guests that always read would end it.
 const GIVE_WAY: Duration = Duration::from_millis(250);
@@ -44,8 +44,10 @@ pub(crate) struct SlowLane(tokio::sync::Mutex<()>);
 
 /// A rest lasts so many times as long as the piece before it.
 const REST: u32 = 6;
-/// Longest rest.
-const REST_MOST: Duration = Duration::from_secs(2);
+/// Longest rest, so that copies that are missing are made however much is read.
+const REST_MOST: Duration = Duration::from_millis(500);
+/// A piece that takes longer than this leaves the lane to the next one: it waits for a node that does not answer.
+const PIECE_MOST: Duration = Duration::from_secs(2);
 
 impl SlowLane {
     /// Lets a piece through when its turn has come. `has_reads` tells whether somebody reads where it would be noticed.
@@ -53,9 +55,13 @@ impl SlowLane {
         if !has_reads() {
             return piece.await;
         }
-        let _turn = self.0.lock().await;
+        let turn = self.0.lock().await;
         let began = Instant::now();
-        let done = piece.await;
+        let mut piece = std::pin::pin!(piece);
+        let Ok(done) = timeout(PIECE_MOST, &mut piece).await else {
+            drop(turn);
+            return piece.await;
+        };
         let ended = Instant::now();
         let rest_until = ended + ((ended - began) * REST).min(REST_MOST);
         while has_reads() && Instant::now() < rest_until {
@@ -65,20 +71,22 @@ impl SlowLane {
     }
 }
 
-/// Work of a blocking thread in steps. Between two of them it rests for three times as long as the last one took: guests sync on
-/// the same disk.
-pub(crate) struct Steps(Cell<Instant>);
+/// Work of a blocking thread in steps. Between two of them it rests: guests sync on the same disk.
+pub(crate) struct Steps {
+    began: Cell<Instant>,
+    times: u32,
+}
 
 impl Steps {
-    /// The first step begins.
-    pub(crate) fn begin() -> Self {
-        Self(Cell::new(Instant::now()))
+    /// The first step begins. After each there is a rest of so many times as long as it took, at most a second.
+    pub(crate) fn begin(times: u32) -> Self {
+        Self { began: Cell::new(Instant::now()), times }
     }
 
     /// A step has ended. The next one begins when this returns.
     pub(crate) fn rest(&self) {
-        std::thread::sleep(self.0.get().elapsed() * 3);
-        self.0.set(Instant::now());
+        std::thread::sleep((self.began.get().elapsed() * self.times).min(Duration::from_secs(1)));
+        self.began.set(Instant::now());
     }
 }
 
@@ -120,14 +128,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn while_somebody_reads_one_piece_goes_at_a_time_with_rests() {
         let (lane, reads) = (SlowLane::default(), AtomicBool::new(false));
-        let piece = || lane.pass(|| reads.load(Relaxed), async { sleep(Duration::from_millis(100)).await });
+        let piece = || lane.pass(|| reads.load(Relaxed), async { sleep(Duration::from_millis(50)).await });
         let begun = Instant::now();
         tokio::join!(piece(), piece(), piece());
-        assert_eq!(begun.elapsed(), Duration::from_millis(100), "all at once");
+        assert_eq!(begun.elapsed(), Duration::from_millis(50), "all at once");
         reads.store(true, Relaxed);
         let begun = Instant::now();
         tokio::join!(piece(), piece(), piece());
-        let (took, expected) = (begun.elapsed(), Duration::from_millis(100) * 3 * (1 + REST));
+        let (took, expected) = (begun.elapsed(), Duration::from_millis(50) * 3 * (1 + REST));
         assert!(took >= expected && took < expected + LOOK * 6, "{took:?}");
         // The rest ends with the reads.
         let begun = Instant::now();
@@ -139,8 +147,12 @@ mod tests {
         // A piece that takes very long keeps the next one waiting for a bounded time.
         reads.store(true, Relaxed);
         let begun = Instant::now();
-        lane.pass(|| true, sleep(Duration::from_secs(60))).await;
-        let (took, expected) = (begun.elapsed(), Duration::from_secs(60) + REST_MOST);
-        assert!(took >= expected && took < expected + LOOK * 2, "{took:?}");
+        let stuck = lane.pass(|| true, async { sleep(Duration::from_secs(60)).await });
+        let next = async {
+            piece().await;
+            begun.elapsed()
+        };
+        let ((), next) = tokio::join!(stuck, next);
+        assert!(next < PIECE_MOST + REST_MOST * 2 && begun.elapsed() >= Duration::from_secs(60), "{next:?}");
     }
 }

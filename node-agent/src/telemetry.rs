@@ -119,6 +119,9 @@ pub const WRITTEN_BYTES: &str = "muster_agent_disks_written_bytes_total";
 pub const BOOT_ORDERS: &str = "muster_agent_boot_orders_total";
 /// Bytes that came from other nodes for starts before their guests asked for them, since the agent started.
 pub const PREFETCHED_BYTES: &str = "muster_agent_prefetched_bytes_total";
+/// Times that this was broken off since the agent started, by why: `no_room` (the cache would have to drop what was read lately, or the
+/// disk is near full), `failed`.
+pub const PREFETCHES_BROKEN_OFF: &str = "muster_agent_prefetches_broken_off_total";
 /// Objects that came so.
 pub const PREFETCHED_OBJECTS: &str = "muster_agent_prefetched_objects_total";
 /// Rounds of freezing guests for a cut since the agent started, by what became of them: `frozen`, `failed`.

@@ -5,8 +5,8 @@
 //! is kept with that version and goes with it. A version of which no boot was told yet is shown with the order of the version
 //! that it was made from: its guest will read the same places of the disk, whether a commit changed them or not.
 //!
-//! A node that starts an instance asks for the order of its disk's version, by the same rules: the instance is on it, and the order is
-//! that of the version or of one of the same project that it was made from.
+//! A node that starts an instance asks for the order of its disk's version, by the same rules: the instance is on it, and the version
+//! whose boots it is made from is of the instance's project.
 //!
 //! Not all are taken, see [`Turns`]. The others are acknowledged and dropped, which is no harm: a boot order only makes later
 //! starts faster.
@@ -71,13 +71,14 @@ impl App {
         disk: DiskId,
     ) -> Result<Option<node_protocol::boot::BootOrder>, AppError> {
         let give = async |tx: &mut Tx| {
-            of_node(tx, node, instance).await?;
+            let project = of_node(tx, node, instance).await?.project;
             let disk = disk_of(tx, instance, disk).await?;
-            let Some(row) = versions::load(tx, disk.version).await? else { return Ok(None) };
-            let found = nearest(tx, |project| project == row.version.project, &row).await?;
+            let row = versions::load(tx, disk.version).await?.filter(|row| row.version.project == project);
+            let Some(row) = row else { return Ok(None) };
+            let found = nearest(tx, |of| of == project, &row).await?;
             Ok(found.map(|(_, order)| node_protocol::boot::BootOrder {
                 version: disk.version,
-                chunks: order.chunks().filter_map(|chunk| u32::try_from(chunk).ok()).collect(),
+                chunks: order.likely().filter_map(|chunk| u32::try_from(chunk).ok()).collect(),
             }))
         };
         self.store.read("boot_orders.give", give).await

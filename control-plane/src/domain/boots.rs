@@ -119,6 +119,11 @@ impl BootOrder {
         self.chunks.iter().map(|chunk| chunk.number.into())
     }
 
+    /// The chunks that at least half of them read, in the same order. One boot that read the whole disk is no sign of the next.
+    pub fn likely(&self) -> impl Iterator<Item = u64> {
+        self.chunks.iter().filter(|chunk| chunk.of * 2 >= self.boots).map(|chunk| chunk.number.into())
+    }
+
     /// The chunks as text, for [`Self::decode`].
     #[must_use]
     pub fn encode(&self) -> String {
@@ -211,6 +216,7 @@ mod tests {
         // Places: 7 at 0, 1 and 2; 8 at 1, 0 and 0; 9 at 2 and 1; 5 at 3, in one boot only.
         let order = merged(&[&[7, 8, 9, 5], &[8, 7], &[8, 9, 7]]);
         assert_eq!((order.boots(), chunks(&order)), (3, vec![8, 7, 9, 5]));
+        assert_eq!(order.likely().collect::<Vec<_>>(), [8, 7, 9], "most boots do without 5");
         assert_eq!(chunks(&merged(&[&[3, 1, 2]])), [3, 1, 2], "one boot is as it was");
     }
 

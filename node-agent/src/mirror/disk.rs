@@ -36,6 +36,7 @@ use super::{
     lost::Lost,
     meta::{Meta, NotStored},
     patience::Patience,
+    prefetch::Turns,
     stable,
     write::{NotNow, Stripes},
 };
@@ -50,6 +51,8 @@ pub(crate) struct Node {
     pub(crate) pages: Arc<Pages>,
     /// How fast commits in the background store, all together.
     pub(crate) background: Pace,
+    /// What limits the fetches that no guest waits for.
+    pub(crate) turns: Turns,
     pub(crate) runtime: tokio::runtime::Handle,
     /// Bytes that programs read from all disks since this process began.
     pub(crate) read_bytes: AtomicU64,

@@ -31,7 +31,7 @@ use super::{
     error::DiskError,
     lost::LostContent,
     meta::{EpochMeta, Meta, NotStored},
-    prefetch::Starts,
+    prefetch::{Starts, Turns},
     stable,
 };
 use crate::{holder::Holder, pace::Pace};
@@ -214,6 +214,7 @@ impl Disks {
                 holder,
                 pages,
                 background,
+                turns: Turns::default(),
                 runtime,
                 read_bytes: AtomicU64::new(0),
                 written_bytes: AtomicU64::new(0),
@@ -982,6 +983,8 @@ async fn adopt(disk: &Arc<Disk>, want: &DiskWant) -> Result<(), DiskError> {
     }
     if want.version != meta.base {
         disk.rebase(want.version, &want.root).await?;
+    } else if meta.root.root_page.is_none() {
+        disk.keep_root_page(&want.root).await?;
     }
     if want.generation > meta.generation {
         let (disk, generation) = (disk.clone(), want.generation);
@@ -1022,7 +1025,9 @@ fn create(node: &Arc<Node>, want: &DiskWant, earlier: Vec<VersionId>) -> Result<
     if !in_range || !want.size_bytes.is_multiple_of(BLOCK_BYTES) {
         return Err(invalid(format!("a disk cannot have {} bytes", want.size_bytes)));
     }
-    let base = Base::open(id, want.version, &want.root)?;
+    // The controller does not send the pages that this node made.
+    let root = super::fold::with_root_page(&want.root, |name| node.pages.get(name));
+    let base = Base::open(id, want.version, &root)?;
     if base.size_bytes() > ByteLen(want.size_bytes) {
         let (version, disk) = (base.size_bytes(), want.size_bytes);
         return Err(invalid(format!("the version has {version} bytes and the disk only {disk}")));
@@ -1046,7 +1051,7 @@ fn create(node: &Arc<Node>, want: &DiskWant, earlier: Vec<VersionId>) -> Result<
         generation: want.generation,
         size_bytes: want.size_bytes,
         base: want.version,
-        root: want.root.clone(),
+        root,
         earlier,
         epochs: vec![entry],
         prepared: None,

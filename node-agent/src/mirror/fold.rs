@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use muster_api::{CommitId, VersionId, node_protocol::VersionRoot};
-use storage_core::{BLOCK_BYTES, Descriptor, hex_text, units::usize_from};
+use storage_core::{BLOCK_BYTES, Descriptor, ObjectName, hex_text, tree::Page, units::usize_from};
 
 use super::{
     base::Base,
@@ -33,6 +33,18 @@ impl Drop for Merging<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }
+}
+
+/// What is needed to read a version, with its root page if `find` has it and it is lacking.
+pub(super) fn with_root_page(root: &VersionRoot, find: impl Fn(&ObjectName) -> Option<Arc<Page>>) -> VersionRoot {
+    let mut root = root.clone();
+    if root.root_page.is_none()
+        && let Ok(bytes) = hex::decode(&root.descriptor)
+        && let Ok(Descriptor { root: Some(name), .. }) = Descriptor::decode(&bytes)
+    {
+        root.root_page = find(&name).map(|page| hex_text::encode(&page.encode()));
+    }
+    root
 }
 
 impl Disk {
@@ -88,15 +100,23 @@ impl Disk {
     /// What is needed to read a version, with its root page if that is in memory: the controller does not send the pages that
     /// commits of this node made.
     pub(super) fn with_root_page(&self, root: &VersionRoot) -> VersionRoot {
-        let mut root = root.clone();
-        if root.root_page.is_none()
-            && let Ok(bytes) = hex::decode(&root.descriptor)
-            && let Ok(Descriptor { root: Some(name), .. }) = Descriptor::decode(&bytes)
-        {
-            let page = self.layers().base.page(&self.node().pages, &Pinned::default(), &name);
-            root.root_page = page.map(|page| hex_text::encode(&page.encode()));
-        }
-        root
+        with_root_page(root, |name| self.layers().base.page(&self.node().pages, &Pinned::default(), name))
+    }
+
+    /// Keeps the root page of the base with the record, which lost it with a power cut.
+    pub(super) async fn keep_root_page(self: &Arc<Self>, root: &VersionRoot) -> Result<(), DiskError> {
+        let base = self.layers().base.clone();
+        let Some(page) = root.root_page.clone().filter(|_| root.descriptor == base.root.descriptor) else {
+            return Ok(());
+        };
+        let disk = self.id();
+        Base::open(disk, base.version, root)?;
+        let this = self.clone();
+        blocking(move || {
+            this.update_meta(Apply::IfStored, |meta| meta.root.root_page = Some(page))
+                .map_err(|source| DiskError::Io { what: format!("record of disk {disk}"), source })
+        })
+        .await
     }
 
     /// Abandons a commit that will never be published: its blocks belong to the next one.

@@ -4,8 +4,8 @@
 //!
 //! The root page of the base is beside it, in `<name of the page>.page`. It grows with what was written to the disk, and the
 //! record is replaced several times for each snapshot, so it is written when the base changes and not with each record. It is a
-//! copy of an object of the pool and proven by its name when it is read: it is not synced, and if it is not there or not whole,
-//! the page is fetched like any other. Records of earlier releases have it in themselves.
+//! copy of an object of the pool and proven by its name when it is read. If it is not there or not whole, the page is fetched like any
+//! other. Records of earlier releases have it in themselves.
 
 use std::{fs::File, io, path::Path};
 
@@ -175,19 +175,26 @@ impl RootPage {
 
     /// The page in hex, if the file is there and whole.
     fn read(&self, dir: &Path) -> Option<String> {
-        let bytes = std::fs::read(dir.join(self.file())).ok()?;
-        (ObjectName::of(Kind::Page, self.salt, &bytes) == self.name).then(|| hex_text::encode(&bytes))
+        self.bytes(dir).map(|bytes| hex_text::encode(&bytes))
     }
 
-    /// Writes the file, unless it is there. What goes wrong costs one fetch of the page after the next start.
+    fn bytes(&self, dir: &Path) -> Option<Vec<u8>> {
+        let bytes = std::fs::read(dir.join(self.file())).ok()?;
+        (ObjectName::of(Kind::Page, self.salt, &bytes) == self.name).then_some(bytes)
+    }
+
+    /// Writes the file, unless it is there and whole. What goes wrong costs one fetch of the page after the next start.
     fn keep(&self, dir: &Path, text: &str) {
         let path = dir.join(self.file());
-        if path.exists() {
+        if self.bytes(dir).is_some() {
             return;
         }
         let Some(bytes) = hex_text::decode(text) else { return };
         let beside = dir.join(format!("new.{PAGE}"));
-        let kept = StableFile::create(&beside, &mut File::options()).and_then(|file| file.write_all_at(&bytes, 0));
+        let kept = StableFile::create(&beside, &mut File::options()).and_then(|file| {
+            file.write_all_at(&bytes, 0)?;
+            file.sync_data()
+        });
         if let Err(error) = kept.and_then(|()| stable::rename(&beside, &path)) {
             tracing::warn!(%error, path = %path.display(), "a root page is not kept beside the record of its disk");
         }

@@ -5,9 +5,10 @@
 //! start --> queue --> agent asks the controller for the order --> Disks::prefetch
 //!     next chunks of the order --pages of the tree--> objects that this node does not have --a few at a time--> cache
 //! ```
-//! - It stays behind the guests: while one of them fetches something that nobody fetches yet, no new fetch begins for a moment. A
-//!   guest that wants what is on its way shares that fetch. Few objects are under way at a time, so that the link's queue is short.
-//! - It yields under pressure: it ends where the cache would have to drop something for it, or the disk is near full.
+//! - It stays behind the guests: few objects are under way at a time for all starts of a node together, so that the queue of its link
+//!   is short, and while a guest fetches something that nobody fetches yet, the next fetch waits a moment. A guest that wants what is on
+//!   its way shares that fetch.
+//! - It yields under pressure: it ends where the cache would have to drop what was read lately, or the disk is near full.
 //! - Nothing depends on it. Whatever fails ends it, and the guest fetches what it needs.
 //! - All nodes of a large start follow the same order at the same time. Each takes every group of chunks in a turn of its own, so
 //!   that they do not all ask the same node for the same chunk.
@@ -21,9 +22,13 @@ use std::{
 use futures::{StreamExt as _, stream};
 use metrics::counter;
 use muster_api::{DiskId, InstanceId, VersionId};
-use storage_core::{Kind, ObjectName, lock, tree::Leaf, units::u64_from};
+use storage_core::{
+    Kind, ObjectName, lock,
+    tree::Leaf,
+    units::{u64_from, usize_from},
+};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, Semaphore},
     time::{Instant, sleep},
 };
 
@@ -39,12 +44,12 @@ use crate::telemetry;
 
 /// Chunks whose order a node changes for itself.
 const GROUP: usize = 16;
-/// Objects of one fetch. A guest that wants one of them waits for all.
-const TOGETHER: usize = 2;
-/// Fetches under way at a time.
-const UNDER_WAY: usize = 4;
-/// Longest that a fetch waits for those of guests.
-const GIVE_WAY: Duration = Duration::from_millis(20);
+/// Bytes of the objects of one fetch, at least one object. A guest that wants one of them waits for all.
+const TOGETHER_BYTES: u64 = 512 << 10;
+/// Fetches under way on a node at a time.
+pub(super) const UNDER_WAY: usize = 4;
+/// Longest that the next fetch waits for those of guests.
+const GIVE_WAY: Duration = Duration::from_millis(100);
 /// Time between two looks for them.
 const LOOK: Duration = Duration::from_millis(1);
 /// Longest time of one fetch. Guests that wait for it try again by themselves.
@@ -68,6 +73,19 @@ pub struct Start {
 pub(super) struct Starts {
     waiting: Mutex<VecDeque<Start>>,
     came: Notify,
+}
+
+/// What limits the fetches of all starts of a node.
+pub(crate) struct Turns {
+    under_way: Semaphore,
+    /// Held by the fetch that begins next.
+    next: tokio::sync::Mutex<()>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { under_way: Semaphore::new(UNDER_WAY), next: tokio::sync::Mutex::default() }
+    }
 }
 
 impl Starts {
@@ -98,17 +116,27 @@ impl Disks {
         self.starts.next().await
     }
 
-    /// Brings these chunks of a disk's version into the cache, those that this node lacks, in about this order. Ends when the disk
-    /// builds on another version, when there is no room, and at the first failure. Numbers that the version does not have are
+    /// Brings these chunks of a disk's version into the cache, those that this node lacks, in about this order. Ends when the disk is
+    /// gone or builds on another version, when there is no room, and at the first failure. Numbers that the version does not have are
     /// left out.
     pub async fn prefetch(&self, disk: DiskId, version: VersionId, chunks: &[u32]) {
-        let Some(disk) = self.disk(disk) else { return };
-        let base = disk.layers().base.clone();
-        if base.version != version {
+        for group in in_turn(disk, chunks).chunks(GROUP) {
+            // Looked up anew: a disk that is deleted meanwhile is not kept.
+            let Some(disk) = self.disk(disk).filter(|disk| disk.check_usable().is_ok()) else { return };
+            let base = disk.layers().base.clone();
+            if base.version != version {
+                return;
+            }
+            let outcome = match bring_group(&disk, &base, group).await {
+                Ok(true) => continue,
+                Ok(false) => "no_room",
+                Err(fault) => {
+                    tracing::debug!(disk.id = %disk.id(), error = %fault, "a prefetch ends early");
+                    "failed"
+                }
+            };
+            counter!(telemetry::PREFETCHES_BROKEN_OFF, "why" => outcome).increment(1);
             return;
-        }
-        if let Err(fault) = bring_all(&disk, &base, &in_turn(disk.id(), chunks)).await {
-            tracing::debug!(disk.id = %disk.id(), error = %fault, "a prefetch ends early");
         }
     }
 }
@@ -123,29 +151,36 @@ fn in_turn(disk: DiskId, chunks: &[u32]) -> Vec<u32> {
     chunks
 }
 
-async fn bring_all(disk: &Disk, base: &Base, chunks: &[u32]) -> Result<(), Fault> {
-    for group in chunks.chunks(GROUP) {
-        let objects = lacking(disk, base, group).await?;
-        let fetches: Vec<BTreeMap<ObjectName, Kind>> =
-            objects.chunks(TOGETHER).map(|some| some.iter().copied().collect()).collect();
-        let mut fetched =
-            stream::iter(fetches).map(|some| async move { bring(disk, base, &some).await }).buffered(UNDER_WAY);
-        while let Some(done) = fetched.next().await {
-            if !done? {
-                return Ok(());
-            }
+/// Brings what this node lacks of some chunks. Returns false when there is no room for more.
+async fn bring_group(disk: &Disk, base: &Base, chunks: &[u32]) -> Result<bool, Fault> {
+    let objects = lacking(disk, base, chunks).await?;
+    let fetches: Vec<BTreeMap<ObjectName, Kind>> =
+        objects.chunks(together(base)).map(|some| some.iter().copied().collect()).collect();
+    let mut fetched =
+        stream::iter(fetches).map(|some| async move { bring(disk, base, &some).await }).buffered(UNDER_WAY);
+    while let Some(done) = fetched.next().await {
+        if !done? {
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Most objects of one fetch.
+fn together(base: &Base) -> usize {
+    usize_from((TOGETHER_BYTES / base.descriptor.chunk.bytes()).max(1))
 }
 
 /// The objects of these chunks that this node does not have, in the order of the chunks.
 async fn lacking(disk: &Disk, base: &Base, chunks: &[u32]) -> Result<Vec<(ObjectName, Kind)>, Fault> {
     let mut objects: Vec<(ObjectName, Kind)> = Vec::new();
+    let (salt, chunk_size) = (base.descriptor.salt, base.descriptor.chunk);
     for chunk in chunks.iter().map(|chunk| u64::from(*chunk)).filter(|chunk| *chunk < base.descriptor.chunks()) {
         match leaf(disk, base, chunk).await? {
             None => {}
             Some(Leaf::Whole(name)) => objects.push((name, Kind::Chunk)),
+            // It was put together here before.
+            Some(Leaf::Patched(patched)) if disk.node().cache.has(&patched.key(salt, chunk_size)) => {}
             Some(Leaf::Patched(patched)) => objects.extend(patched.objects().map(|(name, kind)| (*name, kind))),
         }
     }
@@ -175,11 +210,16 @@ async fn leaf(disk: &Disk, base: &Base, chunk: u64) -> Result<Option<Leaf>, Faul
 /// Fetches some objects when no guest fetches anything. Returns false when there is no room for more.
 async fn bring(disk: &Disk, base: &Base, objects: &BTreeMap<ObjectName, Kind>) -> Result<bool, Fault> {
     let (node, descriptor) = (disk.node(), &base.descriptor);
-    let end = Instant::now() + GIVE_WAY;
-    while node.cache.has_demand() && Instant::now() < end {
-        sleep(LOOK).await;
+    let _under_way = node.turns.under_way.acquire().await.expect("nobody closes it");
+    {
+        let _next = node.turns.next.lock().await;
+        let end = Instant::now() + GIVE_WAY;
+        while node.cache.has_demand() && Instant::now() < end {
+            sleep(LOOK).await;
+        }
     }
-    if !node.cache.has_room(descriptor.chunk) {
+    // The others that are under way have no place yet.
+    if !node.cache.has_idle_room(descriptor.chunk, u64_from(UNDER_WAY * together(base))) {
         return Ok(false);
     }
     let deadline = Instant::now() + FETCH;

@@ -417,7 +417,7 @@ impl Sweeper {
         // A blocking thread is not dropped with this future.
         let ended = CancellationToken::new();
         let _ends = ended.clone().drop_guard();
-        let steps = Steps::begin();
+        let steps = Steps::begin(3);
         let go_on = move || {
             steps.rest();
             !ended.is_cancelled()

@@ -415,6 +415,15 @@ async fn what_a_lost_repository_had_and_nodes_still_have_is_written_again() {
 }
 
 #[tokio::test]
+async fn nodes_that_gave_nothing_up_notice_that_the_repository_lost_everything() {
+    let pool = Pool::new().await;
+    for record in &pool.all {
+        pool.world.store.change(&pool.world.store.settings().object_key(&record.name()), |_| None);
+    }
+    patiently("all is there again", || pool.world.has(&pool.all)).await;
+}
+
+#[tokio::test]
 async fn with_another_repository_what_only_the_one_before_had_is_told_by_its_name() {
     let pool = Pool::new().await;
     pool.evict().await;

@@ -266,14 +266,14 @@ impl PoolClient {
         let view = self.inner.view.load_full();
         let member = view.position(parcel.to).map(|at| view.member(at))?;
         let local = self.inner.local.as_ref().expect("parcels are of this node's own share");
+        let health = self.inner.health(member.store);
+        let _permit = health.puts.acquire().await.expect("nobody closes it");
         let (chunks, copies) = (local.chunks.clone(), parcel.copies.clone());
         let read = tokio::task::spawn_blocking(move || read_copies(chunks.as_ref(), &copies)).await;
         let (records, delivered) = read.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
         if records.is_empty() {
             return Some(delivered);
         }
-        let health = self.inner.health(member.store);
-        let _permit = health.puts.acquire().await.expect("nobody closes it");
         let own = HeaderValue::from_static(OWN_ROUND);
         match self.inner.send(member, own, &records.iter().collect::<Vec<_>>()).await {
             Ok(()) => {

@@ -137,6 +137,15 @@ async fn boots_of_another_project_tell_nothing_of_themselves() {
     let web = nodes[0].assignment("web.0").unwrap();
     tell(&nodes[0], web.instance, &report(&web, &[1])).await.expect(204);
     assert_eq!(kept(&world, version).await, None);
+
+    // Nor are they told what boots of the version's own project read.
+    world.ready("own", 1).await;
+    let own = nodes[0].assignment("own.0").unwrap();
+    tell(&nodes[0], own.instance, &report(&own, &[1])).await.expect(204);
+    let asked = async |of: &Assignment| {
+        nodes[0].call("GET", &format!("boots/{}/{}", of.instance, of.disks[0].disk), json!(null)).await.status
+    };
+    assert_eq!((asked(&own).await, asked(&web).await), (200, 204));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

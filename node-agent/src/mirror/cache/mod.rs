@@ -232,7 +232,7 @@ impl Cache {
 
     /// Whether a read of the object would have to wait for other nodes. Blocks on the disk.
     pub(crate) fn lacks(&self, name: &ObjectName) -> bool {
-        !self.has(name) && !(self.own.is_on() && self.pool.own_has(name))
+        !(self.has(name) || self.own.is_on() && self.pool.own_has(name))
     }
 
     /// Keeps an object that a commit of this node has just named, for reads to come. It gets no slot if this node's own share is
@@ -328,9 +328,29 @@ impl Cache {
         self.demand.is_any()
     }
 
-    /// Whether one more chunk fits without dropping another.
-    pub(crate) fn has_room(&self, size: ChunkSize) -> bool {
-        self.bytes.load(Ordering::Relaxed) + size.bytes() <= self.bytes_max && !self.is_low(size)
+    /// Whether so many more chunks fit without dropping one that was read since the clock hand passed it. Makes room for them.
+    pub(crate) fn has_idle_room(&self, size: ChunkSize, chunks: u64) -> bool {
+        let bytes = size.bytes() * chunks;
+        while self.bytes.load(Ordering::Relaxed) + bytes > self.bytes_max {
+            if !self.evict_idle() {
+                return false;
+            }
+        }
+        !self.is_low(size)
+    }
+
+    /// Evicts a slot that nobody read since the clock hand passed it. Returns false if it finds none.
+    fn evict_idle(&self) -> bool {
+        let idle = {
+            let inner = lock(&self.inner);
+            let from = inner.hand.min(inner.clock.len());
+            let ahead = inner.clock[from..].iter().chain(&inner.clock[..from]).take(HAND_STEPS_MAX);
+            let is_idle = |slot: &&Arc<Slot>| !slot.used.load(Ordering::Relaxed) && Arc::strong_count(slot) == 1;
+            ahead.filter_map(|name| inner.slots.get(name)).find(is_idle).map(|slot| slot.key)
+        };
+        let Some(key) = idle else { return false };
+        self.evict(&key, |slot| !slot.used.load(Ordering::Relaxed));
+        true
     }
 
     /// Whether one more chunk would take what is kept free on the disk.

@@ -9,7 +9,7 @@ use storage_core::{
     ObjectName,
     cause::explain,
     store::{ChunkStore, Listed, StoreError},
-    units::u64_from,
+    units::{u64_from, usize_from},
 };
 use tracing::{debug, info, warn};
 
@@ -20,8 +20,9 @@ use crate::pace::give_way;
 const BATCH: usize = 4096;
 /// Objects that are handed over together.
 const HANDED_OVER: usize = 256;
-/// Parcels on their way at a time. They are in memory.
+/// Parcels on their way at a time, and their bytes if one has many. They are in memory.
 const PARCELS: usize = 32;
+const PARCELS_BYTES: u64 = 8 << 20;
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,7 +173,9 @@ impl Repair {
             for parcel in &parcels {
                 self.progress.missing(parcel.objects(), parcel.bytes());
             }
-            let mut sent = stream::iter(parcels).map(|parcel| self.send(parcel, avoided)).buffer_unordered(PARCELS);
+            let largest = parcels.iter().map(Parcel::bytes).max().unwrap_or(0).max(1);
+            let at_once = usize_from(PARCELS_BYTES / largest).clamp(2, PARCELS);
+            let mut sent = stream::iter(parcels).map(|parcel| self.send(parcel, avoided)).buffer_unordered(at_once);
             while let Some((parcel, sent)) = sent.next().await {
                 match sent {
                     Some(sent) => {

@@ -300,7 +300,8 @@ impl Keeper {
         }
         let share = self.share.clone();
         let bytes = blocking(move || {
-            let steps = Steps::begin();
+            // The disk is near full, so it rests less than a sweep.
+            let steps = Steps::begin(1);
             share.reclaim(&|| {
                 steps.rest();
                 true

@@ -83,7 +83,7 @@ pub struct KeeperWaits {
     pub settled: Duration,
     /// Time between two listings of all keys.
     pub list_every: Duration,
-    /// Time between two looks at what is lost, and at a few of the copies that were given up.
+    /// Time between two looks at what is lost, and at a few of the objects that are here or were given up.
     pub look_every: Duration,
 }
 

@@ -24,7 +24,7 @@ fn image() -> Vec<u8> {
 }
 
 /// Reads a block of each of these chunks around the page cache, in this order.
-async fn read(path: &Path, chunks: &[u64]) {
+async fn read_chunks(path: &Path, chunks: &[u64]) {
     let (path, chunks) = (path.to_owned(), chunks.to_vec());
     blocking(move || {
         let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
@@ -62,25 +62,25 @@ async fn a_boot_order_lists_what_each_start_read_first_from_its_version() {
     let status = world.ensure(&want).await;
     let path = status.path;
     assert_eq!(status.recorded, None);
-    read(&path, &[1, 2]).await;
+    read_chunks(&path, &[1, 2]).await;
     assert!(told(&world, &want).is_empty(), "no start is recorded");
 
     world.disks.record_boot(want.disk, 1);
     // Chunks 1 and 2 are in the cache and count; 9 is zeros and does not.
-    read(&path, &[39, 2, 9, 30, 2, 1, 31, 39]).await;
+    read_chunks(&path, &[39, 2, 9, 30, 2, 1, 31, 39]).await;
     assert_eq!(world.disks.status(want.disk).unwrap().recorded, Some(1));
     world.disks.record_boot(want.disk, 1);
-    read(&path, &[5]).await;
+    read_chunks(&path, &[5]).await;
     world.disks.end_boot(want.disk, 7);
     world.disks.end_boot(want.disk, 1);
-    read(&path, &[6]).await;
+    read_chunks(&path, &[6]).await;
     let [report] = told(&world, &want).try_into().unwrap();
     assert_eq!((report.version, report.boot, report.chunks), (want.version, 1, vec![39, 2, 30, 1, 31, 5]));
 
     // What the disk wrote is not read from its version. The rest of it counts again in the next start.
     write(&path, 2).await;
     world.disks.record_boot(want.disk, 2);
-    read(&path, &[2, 1, 3]).await;
+    read_chunks(&path, &[2, 1, 3]).await;
     world.disks.end_boot(want.disk, 2);
     let [report] = told(&world, &want).try_into().unwrap();
     assert_eq!((report.boot, report.chunks), (2, vec![1, 3]));
@@ -97,7 +97,7 @@ async fn reads_of_commits_and_of_a_newer_version_are_no_part_of_a_boot_order() {
     let want = import(&*world.store, &image(), ChunkSize::DEFAULT);
     let path = world.ensure(&want).await.path;
     world.disks.record_boot(want.disk, 1);
-    read(&path, &[20]).await;
+    read_chunks(&path, &[20]).await;
     // A commit reads the rest of a chunk that was written in part.
     let file = path.clone();
     blocking(move || File::options().write(true).open(file).unwrap().write_all_at(&[7; 100], 25 * CHUNK + 3).unwrap())
@@ -106,10 +106,18 @@ async fn reads_of_commits_and_of_a_newer_version_are_no_part_of_a_boot_order() {
     let saved = world.save(&want, commit).await;
     let newer = published(&want, &saved);
     world.ensure(&newer).await;
-    read(&path, &[30]).await;
+    read_chunks(&path, &[30]).await;
     world.disks.end_boot(want.disk, 1);
     let [report] = told(&world, &want).try_into().unwrap();
     assert_eq!((report.version, report.chunks), (want.version, vec![20]), "30 is of another version");
+}
+
+/// From now on the pool gives no chunk.
+fn damage_all(world: &World) {
+    let memory = world.memory.as_ref().unwrap();
+    for object in memory.list(None, 1000).unwrap().into_iter().filter(|object| object.kind == Kind::Chunk) {
+        memory.damage(&object.name);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,19 +133,19 @@ async fn a_start_finds_here_what_earlier_ones_read_and_nothing_is_dropped_for_it
     world.disks.prefetch(want.disk, VersionId::generate(), &[7]).await;
     world.disks.prefetch(want.disk, want.version, &[39, 2, 9, 5000, 30]).await;
     assert_eq!(world.disks.cache_bytes() - before, 3 * CHUNK);
-    let memory = world.memory.as_ref().unwrap();
-    for object in memory.list(None, 1000).unwrap().into_iter().filter(|object| object.kind == Kind::Chunk) {
-        memory.damage(&object.name);
-    }
-    read(&path, &[30, 39, 2]).await;
+    damage_all(&world);
+    read_chunks(&path, &[30, 39, 2]).await;
     let file = File::open(&path).unwrap();
     let read = blocking(move || file.read_exact_at(&mut [0; 512], 7 * CHUNK)).await;
     assert!(read.is_err(), "chunk 7 was not brought");
 
-    // The same again where there is room for two, of which the mount has taken one.
-    let world = World::with(|config| config.cache_bytes_max = 2 * CHUNK).await;
+    // What was just read stays where there is little room.
+    let world = World::with(|config| config.cache_bytes_max = 9 * CHUNK).await;
     let want = import(&*world.store, &image(), ChunkSize::DEFAULT);
-    world.ensure(&want).await;
-    world.disks.prefetch(want.disk, want.version, &[39, 2, 30, 1]).await;
-    assert_eq!(world.disks.cache_bytes(), 2 * CHUNK);
+    let path = world.ensure(&want).await.path;
+    let hot: Vec<u64> = (20..27).collect();
+    read_chunks(&path, &hot).await;
+    world.disks.prefetch(want.disk, want.version, &[39, 2, 30, 1, 31, 32, 33, 34, 35, 36, 37, 38]).await;
+    damage_all(&world);
+    read_chunks(&path, &hot).await;
 }

@@ -120,6 +120,26 @@ async fn a_root_page_that_is_lost_or_damaged_is_fetched_from_the_pool() {
     assert!(export(&*world.store, &want.root) == bytes);
 }
 
+/// A node is told the whole version by the first answer of the controller after its start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_root_page_that_is_lost_is_kept_again_before_anything_is_read() {
+    let world = World::new().await;
+    let mut bytes = Rng(8).bytes(BYTES);
+    let want = import(&*world.store, &bytes, ChunkSize::MIN);
+    world.ensure(&want).await;
+    let want = snapshot(&world, &want, &mut bytes, 1).await;
+    let page = pages(&world, &want).pop().unwrap();
+    let whole = std::fs::read(&page).unwrap();
+    let World { disks, store, config, data, .. } = world;
+    disks.shutdown().await;
+    drop(disks);
+    std::fs::write(&page, &whole[..whole.len() / 2]).unwrap();
+    let world = World::open(data, config, store).await;
+    assert_eq!(world.disks.status(want.disk).unwrap().root.root_page, None);
+    assert_eq!(world.ensure(&want).await.root.root_page, want.root.root_page);
+    assert_eq!(std::fs::read(&page).unwrap(), whole);
+}
+
 /// Records of earlier releases have the page in themselves.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_with_the_root_page_in_it_is_read_and_replaced() {
