@@ -3,6 +3,9 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
+    os::unix::fs::FileExt as _,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,6 +21,7 @@ use muster_agent::{
 };
 use muster_api::node_protocol::{Incarnation, sweep::SweepRound};
 use muster_tests::StopOnDrop;
+use rustix::fs::FallocateFlags;
 use storage_core::{
     ChunkSize, Compression, Kind, ObjectName, Record, Salt,
     store::{ChunkStore, Options, SegmentStore},
@@ -103,6 +107,14 @@ pub(crate) fn run(table: &mut Table) {
             "<= 1.5",
         );
     }
+    let (with, without) = (p99(raw(folder.path(), true)), p99(raw(folder.path(), false)));
+    table.row(
+        "1 MiB appended to a file and its sync beside a program that makes holes in another one, 99th percentile",
+        format!("{with:.2} ms"),
+        format!("{without:.2} ms without the program"),
+        Some(with / without),
+        "none",
+    );
     #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
     let (bytes, reclaimed) = (bytes as f64 / 1e6, reclaimed as f64 / 1e6);
     table.row(
@@ -161,6 +173,65 @@ fn use_pool(share: &PoolShare, names: &[ObjectName], times: &mut Times, goes_on:
             std::thread::sleep(Duration::from_millis(25));
         }
     });
+}
+
+/// What the file system makes of the same writes without Muster: milliseconds that a MiB takes to be appended and synced, while a
+/// program makes holes in another file as a sweep does, or alone.
+fn raw(folder: &Path, holes: bool) -> Vec<f64> {
+    const HOLE: u64 = RUN * 4096;
+    let (appended, punched) = (create(folder, "appended"), create(folder, "punched"));
+    let mib = noise(1, 1 << 20);
+    for at in 0..256 {
+        punched.write_all_at(&mib, at << 20).expect("write");
+    }
+    punched.sync_all().expect("sync");
+    let (stop, mut times) = (AtomicBool::new(false), Vec::new());
+    std::thread::scope(|scope| {
+        let _stops = StopOnDrop(&stop);
+        if holes {
+            scope.spawn(|| {
+                let pause = |began: Instant| std::thread::sleep(began.elapsed() * 3);
+                for batch in (0..(256 << 20) / (2 * HOLE)).collect::<Vec<u64>>().chunks(32).cycle() {
+                    let began = Instant::now();
+                    for hole in batch {
+                        punched.write_all_at(&[1; 48], hole * 2 * HOLE).expect("write");
+                    }
+                    punched.sync_data().expect("sync");
+                    pause(began);
+                    for some in batch.chunks(4) {
+                        let began = Instant::now();
+                        for hole in some {
+                            let (from, bytes) = (hole * 2 * HOLE + 4096, HOLE - 4096);
+                            rustix::fs::fallocate(
+                                &punched,
+                                FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+                                from,
+                                bytes,
+                            )
+                            .expect("punch");
+                        }
+                        pause(began);
+                        if stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+        let began = Instant::now();
+        for at in (0u64..).take_while(|_| began.elapsed() < WITHOUT) {
+            let asked = Instant::now();
+            appended.write_all_at(&mib, at << 20).expect("write");
+            appended.sync_data().expect("sync");
+            times.push(asked.elapsed().as_secs_f64() * 1e3);
+            std::thread::sleep(Duration::from_millis(25));
+        }
+    });
+    times
+}
+
+fn create(folder: &Path, name: &str) -> File {
+    File::options().create(true).truncate(true).read(true).write(true).open(folder.join(name)).expect("create")
 }
 
 fn p99(mut times: Vec<f64>) -> f64 {

@@ -10,8 +10,6 @@
 //!   its way shares that fetch.
 //! - It yields under pressure: it ends where the cache would have to drop what was read lately, or the disk is near full.
 //! - Nothing depends on it. Whatever fails ends it, and the guest fetches what it needs.
-//! - All nodes of a large start follow the same order at the same time. Each takes every group of chunks in a turn of its own, so
-//!   that they do not all ask the same node for the same chunk.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -42,14 +40,15 @@ use super::{
 };
 use crate::telemetry;
 
-/// Chunks whose order a node changes for itself.
-const GROUP: usize = 16;
+/// Chunks that are looked up together.
+const GROUP: usize = 64;
 /// Bytes of the objects of one fetch, at least one object. A guest that wants one of them waits for all.
 const TOGETHER_BYTES: u64 = 512 << 10;
 /// Fetches under way on a node at a time.
 pub(super) const UNDER_WAY: usize = 4;
-/// Longest that the next fetch waits for those of guests.
-const GIVE_WAY: Duration = Duration::from_millis(100);
+/// Longest that the next fetch waits for those of guests. A guest that has caught up with the prefetch always has one under way, and
+/// the prefetch must get ahead of it again.
+const GIVE_WAY: Duration = Duration::from_millis(5);
 /// Time between two looks for them.
 const LOOK: Duration = Duration::from_millis(1);
 /// Longest time of one fetch. Guests that wait for it try again by themselves.
@@ -120,7 +119,7 @@ impl Disks {
     /// gone or builds on another version, when there is no room, and at the first failure. Numbers that the version does not have are
     /// left out.
     pub async fn prefetch(&self, disk: DiskId, version: VersionId, chunks: &[u32]) {
-        for group in in_turn(disk, chunks).chunks(GROUP) {
+        for group in chunks.chunks(GROUP) {
             // Looked up anew: a disk that is deleted meanwhile is not kept.
             let Some(disk) = self.disk(disk).filter(|disk| disk.check_usable().is_ok()) else { return };
             let base = disk.layers().base.clone();
@@ -139,16 +138,6 @@ impl Disks {
             return;
         }
     }
-}
-
-/// The chunks in groups, each of which begins at a place that is the disk's own.
-fn in_turn(disk: DiskId, chunks: &[u32]) -> Vec<u32> {
-    let mut chunks = chunks.to_vec();
-    let turn = usize::from(disk.uuid().as_bytes()[15]);
-    for group in chunks.chunks_mut(GROUP) {
-        group.rotate_left(turn % group.len());
-    }
-    chunks
 }
 
 /// Brings what this node lacks of some chunks. Returns false when there is no room for more.
@@ -234,21 +223,6 @@ async fn bring(disk: &Disk, base: &Base, objects: &BTreeMap<ObjectName, Kind>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_disk_takes_the_chunks_of_a_group_in_a_turn_of_its_own() {
-        let order: Vec<u32> = (0..40).collect();
-        let turns: Vec<Vec<u32>> = (0..50).map(|_| in_turn(DiskId::generate(), &order)).collect();
-        for turn in &turns {
-            for (group, expected) in turn.chunks(GROUP).zip(order.chunks(GROUP)) {
-                let mut sorted = group.to_vec();
-                sorted.sort_unstable();
-                assert_eq!(sorted, expected);
-            }
-        }
-        assert!(turns.iter().any(|turn| *turn != turns[0]));
-        assert!(in_turn(DiskId::generate(), &[]).is_empty());
-    }
 
     #[tokio::test]
     async fn starts_come_in_order_and_their_number_is_bounded() {
