@@ -227,40 +227,6 @@ fn a_clean_stop_leaves_nothing_to_scan() {
 }
 
 #[test]
-fn a_long_listing_is_whole_whatever_is_in_the_index_and_what_changed_since() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let record = |n: u32| Record::encode(Kind::Page, Salt::SHARED, None, &n.to_le_bytes(), Compression::Off);
-    let indexed: Vec<Record> = (0..1500).map(record).collect();
-    let store = SegmentStore::open(folder.path(), Options::default()).expect("opens");
-    store.put(1, &indexed).expect("puts");
-    // The index has all of them from here on.
-    store.close().expect("closes");
-    let store = SegmentStore::open(folder.path(), Options::default()).expect("opens");
-    let mut names: Vec<ObjectName> = indexed.iter().map(Record::name).collect();
-    names.sort_unstable();
-    // A run of drops that is longer than a portion, scattered ones, and new objects between them.
-    let is_dropped = |at: usize| (300..900).contains(&at) || at.is_multiple_of(3);
-    let dropped: Vec<ObjectName> = (0..1500).filter(|at| is_dropped(*at)).map(|at| names[at]).collect();
-    assert!(store.remove(2, &dropped).expect("removes").iter().all(Option::is_some));
-    let new: Vec<Record> = (1500..1600).map(record).collect();
-    store.put(2, &new).expect("puts");
-    let mut expected: Vec<ObjectName> = (0..1500).filter(|at| !is_dropped(*at)).map(|at| names[at]).collect();
-    expected.extend(new.iter().map(Record::name));
-    expected.sort_unstable();
-    for count_max in [1, 7, 256, 257, 1000, 5000] {
-        let (mut listed, mut after) = (Vec::new(), None);
-        loop {
-            let part = store.list(after.as_ref(), count_max).expect("lists");
-            assert!(part.len() <= count_max);
-            let Some(last) = part.last() else { break };
-            after = Some(last.name);
-            listed.extend(part.iter().map(|object| object.name));
-        }
-        assert!(listed == expected, "{} of {} in parts of {count_max}", listed.len(), expected.len());
-    }
-}
-
-#[test]
 fn a_killed_store_scans_what_the_index_does_not_know() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path());

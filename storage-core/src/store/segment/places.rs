@@ -17,9 +17,6 @@ use crate::{
 /// Syncs between two tries to write an index that could not be written. On a full disk each try costs opening it.
 const INDEX_PAUSE: u32 = 64;
 
-/// Rows of the index that are listed between two moments in which others may put.
-const LISTED_AT_ONCE: usize = 256;
-
 /// Places that are not in the index yet.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
@@ -55,34 +52,19 @@ impl SegmentStore {
     }
 
     pub(super) fn list_places(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
-        let (mut listed, mut after) = (Vec::new(), after.copied());
-        while listed.len() < count_max {
-            let (some, end) = self.list_some(after.as_ref())?;
-            listed.extend(some);
-            match end {
-                Some(end) => after = Some(end),
-                None => break,
-            }
-        }
-        listed.truncate(count_max);
-        Ok(listed)
-    }
-
-    /// The next objects after a name, in order, up to the name in the answer; without one they are all that there are.
-    fn list_some(&self, after: Option<&ObjectName>) -> Result<(Vec<Listed>, Option<ObjectName>), StoreError> {
-        // Whoever puts waits for this lock. It is held so that no place is on its way into the index meanwhile.
         let recent = self.recent();
-        let rows = self.index.list(after, LISTED_AT_ONCE)?;
-        let end = rows.get(LISTED_AT_ONCE - 1).map(|(name, _)| *name);
-        let is_next = |name: &ObjectName| after.is_none_or(|after| name > after) && end.is_none_or(|end| *name <= end);
-        let mut merged: BTreeMap<ObjectName, Option<Place>> =
-            rows.into_iter().map(|(name, place)| (name, Some(place))).collect();
+        let wanted = |name: &&ObjectName| after.is_none_or(|after| *name > after);
+        let mut merged: BTreeMap<ObjectName, Option<Place>> = BTreeMap::new();
         for changes in [recent.older.as_ref(), &recent.newer] {
-            merged.extend(changes.iter().filter(|(name, _)| is_next(name)).map(|(name, place)| (*name, *place)));
+            merged.extend(changes.iter().filter(|(name, _)| wanted(name)).map(|(n, p)| (*n, *p)));
         }
-        drop(recent);
+        // As many from the index that the answer is whole even if every recent drop is among them.
+        let dropped = merged.values().filter(|p| p.is_none()).count();
+        for (name, place) in self.index.list(after, count_max.saturating_add(dropped))? {
+            merged.entry(name).or_insert(Some(place));
+        }
         let listed = |(name, place): (ObjectName, Option<Place>)| place.map(|place| place.listed(name));
-        Ok((merged.into_iter().filter_map(listed).collect(), end))
+        Ok(merged.into_iter().filter_map(listed).take(count_max).collect())
     }
 
     /// Writes the recent places into the index and moves its watermark to the end of what is appended.
