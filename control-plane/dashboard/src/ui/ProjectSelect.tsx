@@ -1,7 +1,7 @@
-import { Select } from "@mantine/core";
 import { useIsOperator } from "../api/me.ts";
 import { useProjects } from "../api/projects.ts";
 import { allProjects, currentScope } from "../api/scope.ts";
+import { SearchSelect } from "./SearchSelect.tsx";
 
 interface Props {
   description: string;
@@ -15,14 +15,12 @@ export function ProjectSelect({ description, value = "default", onChange }: Prop
   const projects = useProjects();
   if (!operator || currentScope() !== allProjects) return null;
   return (
-    <Select
+    <SearchSelect
       label="Project"
       description={description}
       data={[...new Set([...projects, value])]}
       value={value}
       onChange={(chosen) => onChange(chosen ?? "default")}
-      allowDeselect={false}
-      searchable
     />
   );
 }

@@ -1,4 +1,4 @@
-import { Autocomplete, SegmentedControl, Select, Text, TextInput } from "@mantine/core";
+import { Autocomplete, SegmentedControl, Text, TextInput } from "@mantine/core";
 import { useState } from "react";
 import { type AttachDisk, type Disk, useAttachDisk, useDetachedDisks } from "../../api/disks.ts";
 import { useImages } from "../../api/images.ts";
@@ -6,6 +6,7 @@ import { type Instance, useInstances } from "../../api/instances.ts";
 import { Dialog, DialogForm } from "../../ui/Dialog.tsx";
 import { refusalOf } from "../../ui/field-errors.ts";
 import { bytes } from "../../ui/format.ts";
+import { SearchSelect } from "../../ui/SearchSelect.tsx";
 import { sizeHint, sizeOf } from "../../ui/size.ts";
 import { toastDone } from "../../ui/toast.tsx";
 import { useSubmit } from "../../ui/use-submit.ts";
@@ -131,7 +132,7 @@ function ToInstance({ onClose, instance }: { onClose: () => void; instance: Inst
         </>
       ) : (
         <>
-          <Select
+          <SearchSelect
             label="Disk"
             placeholder={detached?.length === 0 ? "No disk of this project is detached" : "Choose one"}
             data={(detached ?? []).map((each) => ({
@@ -141,7 +142,6 @@ function ToInstance({ onClose, instance }: { onClose: () => void; instance: Inst
             value={disk}
             onChange={setDisk}
             error={fields.disk}
-            searchable
             nothingFoundMessage="No detached disk has this name"
           />
           <NewName value={name} onChange={setName} error={fields.name} />
@@ -163,13 +163,12 @@ function ToSome({ onClose, disk }: { onClose: () => void; disk: Disk }) {
   const { form, fields } = useAttach(instance !== undefined, onClose, instance, request);
   return (
     <DialogForm label="Attach a disk" {...form}>
-      <Select
+      <SearchSelect
         label="Instance"
         placeholder={able?.length === 0 ? "No instance of its project takes a disk now" : "Choose one"}
         data={(able ?? []).map((each) => ({ value: each.id, label: `${each.name} (${each.state})` }))}
         value={chosen}
         onChange={setChosen}
-        searchable
         limit={50}
         nothingFoundMessage="No instance has this name"
         data-autofocus

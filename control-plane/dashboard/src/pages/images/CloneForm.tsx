@@ -1,4 +1,4 @@
-import { Button, Code, Group, Select, Stack, Text, TextInput } from "@mantine/core";
+import { Button, Code, Group, Stack, Text, TextInput } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
 import { useMemo, useState } from "react";
@@ -9,6 +9,7 @@ import { CopyId } from "../../ui/CopyId.tsx";
 import { ErrorBox } from "../../ui/ErrorBox.tsx";
 import { bytes } from "../../ui/format.ts";
 import { Panel } from "../../ui/Panel.tsx";
+import { SearchSelect } from "../../ui/SearchSelect.tsx";
 import { toastDone } from "../../ui/toast.tsx";
 import { nameTrouble } from "./names.ts";
 
@@ -53,14 +54,13 @@ export function CloneForm({ name, version, onName, onVersion }: Props) {
     >
       <Panel>
         <Stack gap="md">
-          <Select
+          <SearchSelect
             label="Version"
             description="Of an image, or of the disk of an instance as a snapshot has it."
             placeholder="Type to find one"
             data={options}
             value={version === "" ? null : version}
             onChange={(value) => onVersion(value ?? "")}
-            searchable
             limit={offered}
             nothingFoundMessage="No version has this name"
             error={tried && version === "" && "Choose a version first."}

@@ -1,6 +1,7 @@
 import { ActionIcon, Alert, Button, Group, Menu, Select, Stack, Text, TextInput } from "@mantine/core";
 import { IconPlus, IconX } from "@tabler/icons-react";
 import { useSecurityGroups } from "../../api/security-groups.ts";
+import { SearchSelect } from "../../ui/SearchSelect.tsx";
 import classes from "./RulesEditor.module.css";
 import { errorKey, hasPorts, itself, newRow, type RowErrors, type RuleRow, type Side } from "./rule-rows.ts";
 
@@ -120,15 +121,13 @@ export function RulesEditor({ rows, onChange, errors, project, self }: Props) {
                 )}
                 {row.side === "group" && (
                   <div>
-                    <Select
+                    <SearchSelect
                       size="xs"
                       aria-label={`Group ${name}`}
                       data={offered}
                       value={row.group}
                       onChange={(value) => change(row.id, { group: value ?? itself })}
                       error={error("side")}
-                      allowDeselect={false}
-                      searchable
                     />
                   </div>
                 )}

@@ -22,6 +22,7 @@ import { Dialog, DialogForm } from "../../ui/Dialog.tsx";
 import { ErrorBox } from "../../ui/ErrorBox.tsx";
 import { count } from "../../ui/format.ts";
 import { watchOperation } from "../../ui/OperationWatch.tsx";
+import { SearchSelect } from "../../ui/SearchSelect.tsx";
 import { ThingLink } from "../../ui/ThingLink.tsx";
 import { fits } from "../instances/state-words.ts";
 import { commandFor, consistencies, nameProblem } from "./snapshot-words.ts";
@@ -159,10 +160,9 @@ function Form({ onClose, onCreated, instances, deployment }: Props) {
             ]}
           />
           {of === "deployment" && (
-            <Select
+            <SearchSelect
               label="Deployment"
               placeholder={deployments.data?.items.length === 0 ? "There is none yet" : "Choose one"}
-              searchable
               data-autofocus
               limit={50}
               data={(deployments.data?.items ?? []).map((each) => ({

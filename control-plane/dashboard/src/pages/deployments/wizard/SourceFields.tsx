@@ -7,11 +7,11 @@ import { useSnapshots } from "../../../api/snapshots.ts";
 import { imageVersionsQuery } from "../../../api/versions.ts";
 import { bytes, count } from "../../../ui/format.ts";
 import { TextLink } from "../../../ui/links.tsx";
+import { SearchSelect } from "../../../ui/SearchSelect.tsx";
 import { sizesOf } from "./again.ts";
 import { Choice } from "./Choice.tsx";
 import type { FieldsProps } from "./Fields.tsx";
 import { type SourceKind, sourceKindOf } from "./form.ts";
-import { SearchSelect } from "./SearchSelect.tsx";
 
 const kinds = [
   { value: "image", label: "Image" },
@@ -77,6 +77,7 @@ function ImageFields({ form, change, errors, project }: FieldsProps) {
           isLoaded={images.data !== undefined}
           nothingFoundMessage="No image has this name"
           data-field="image"
+          required
         />
         <Select
           label="Version"
@@ -141,6 +142,7 @@ function SnapshotFields({ form, change, errors, project }: FieldsProps) {
         isLoaded={snapshots.data !== undefined}
         nothingFoundMessage="No snapshot that is ready has this name"
         data-field="snapshot"
+        required
       />
       {(snapshot?.missing ?? 0) > 0 && (
         <Checkbox
