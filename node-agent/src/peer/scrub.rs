@@ -36,7 +36,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::share::PoolShare;
-use crate::{clock, identity::replace_file, sealed, telemetry};
+use crate::{clock, identity::replace_file, pace::at_low_priority, sealed, telemetry};
 
 /// Time between two steps.
 const STEP: Duration = Duration::from_secs(1);
@@ -133,7 +133,7 @@ impl Scrubber {
                 continue;
             }
             let (share, rate) = (self.share.clone(), self.rate(&note, clock::now()));
-            match tokio::task::spawn_blocking(move || step(&share, note.after, rate)).await {
+            match tokio::task::spawn_blocking(move || at_low_priority(|| step(&share, note.after, rate))).await {
                 Ok(Ok(step)) => {
                     let ended = step.is_end;
                     self.take(&step);

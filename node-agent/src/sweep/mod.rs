@@ -61,7 +61,7 @@ use crate::{
     controller::{Call, ControllerClient, ControllerError},
     latest::{Latest as _, latest_seen},
     mirror::is_no_space,
-    pace::Steps,
+    pace::{Steps, at_low_priority},
     peer::{repository::Keeper, share::PoolShare},
     telemetry,
 };
@@ -443,13 +443,13 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Uses the store in a blocking thread.
+    /// Uses the store in a thread of low priority.
     async fn on_share<T: Send + 'static>(
         &self,
         work: impl FnOnce(&PoolShare) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, End> {
         let share = self.share.clone();
-        match spawn_blocking(move || work(&share)).await {
+        match spawn_blocking(move || at_low_priority(|| work(&share))).await {
             Ok(out) => Ok(out?),
             Err(error) => Err(End::Trouble(error.to_string())),
         }

@@ -40,6 +40,8 @@ const HOLES_AT_ONCE: usize = 32;
 const PUNCHED_AT_ONCE: usize = 4;
 /// Objects that are removed between two moments in which others may put.
 const REMOVED_AT_ONCE: usize = 32;
+/// Frames that are looked at between two pauses.
+const LOOKED_AT_ONCE: usize = 32;
 /// Segments whose files are deleted between two writes of the index.
 const DELETED_AT_ONCE: usize = 16;
 
@@ -129,7 +131,7 @@ impl SegmentStore {
             if !go_on() {
                 return Ok(given_back);
             }
-            given_back += self.delete(some)?;
+            given_back += self.delete(some, go_on)?;
         }
         for segment in rest.into_iter().filter(worth_it) {
             if !go_on() {
@@ -161,13 +163,18 @@ impl SegmentStore {
     }
 
     /// Deletes segments without live objects. Returns the bytes that they took.
-    fn delete(&self, segments: &[SegmentUse]) -> Result<u64, StoreError> {
+    fn delete(&self, segments: &[SegmentUse], go_on: &dyn Fn() -> bool) -> Result<u64, StoreError> {
         if segments.is_empty() {
             return Ok(0);
         }
         for segment in segments {
             let mut stamps: BTreeMap<u64, Vec<ObjectName>> = BTreeMap::new();
-            self.frames_of(*segment, &mut |_, found| {
+            // All of them are deleted, whether it should go on or not.
+            let pause = || {
+                go_on();
+                true
+            };
+            self.frames_of(*segment, &pause, &mut |_, found| {
                 if let Found::Stamps { round, names } = found {
                     stamps.entry(round).or_default().extend(names);
                 }
@@ -224,7 +231,8 @@ impl SegmentStore {
         let number = segment.segment;
         let name = segment_name(number);
         let mut dead = Dead::default();
-        let marker = self.frames_of(segment, &mut |frame, found| {
+        // The next call begins a segment again that was not looked at as a whole.
+        let marker = self.frames_of(segment, go_on, &mut |frame, found| {
             let is_dead = match &found {
                 Found::Object { at, name, .. } => self.index.get(name)?.is_none_or(|place| place.at() != (number, *at)),
                 Found::Stamps { round, names } => {
@@ -249,7 +257,7 @@ impl SegmentStore {
         let mut punched = 0;
         for (part, holes) in with_blocks.chunks(HOLES_AT_ONCE).enumerate() {
             if part > 0 && !go_on() {
-                // The next call begins this segment again, and counts it as a whole.
+                // Here, too. What is a hole by now is counted then.
                 return Ok(0);
             }
             let mut is_written = false;
@@ -279,10 +287,12 @@ impl SegmentStore {
         Ok(before.saturating_sub(held))
     }
 
-    /// Visits the frames of a segment. Returns its marker; none: its header is damaged, so that nothing of it is touched.
+    /// Visits the frames of a segment, some at a time. Returns its marker; none: it should not `go_on`, or its header is damaged, so
+    /// that nothing of it is touched.
     fn frames_of(
         &self,
         segment: SegmentUse,
+        go_on: &dyn Fn() -> bool,
         visit: &mut dyn FnMut(Range<u64>, Found) -> Result<(), StoreError>,
     ) -> Result<Option<frame::Marker>, StoreError> {
         let name = segment_name(segment.segment);
@@ -290,12 +300,21 @@ impl SegmentStore {
         let head = file.read(0, SegmentHeader::BYTES).map_err(io_error("read", &name))?;
         let Ok(SegmentHeader { marker, .. }) = SegmentHeader::decode(&head) else { return Ok(None) };
         let from = SegmentHeader::BYTES as u64;
-        scan::scan(file.as_ref(), &marker, from, Payloads::Trust, visit).map_err(|error| match error {
-            ScanError::Read(source) => io_error("read", &name)(source),
-            ScanError::Newer(source) => StoreError::Format { file: name, source },
-            ScanError::Visit(error) => error,
-        })?;
-        Ok(Some(marker))
+        let mut looked = 0;
+        let mut visit_some = |frame, found| {
+            looked += 1;
+            if looked % LOOKED_AT_ONCE == 0 && !go_on() {
+                return Err(None);
+            }
+            visit(frame, found).map_err(Some)
+        };
+        match scan::scan(file.as_ref(), &marker, from, Payloads::Trust, &mut visit_some) {
+            Ok(_) => Ok(Some(marker)),
+            Err(ScanError::Visit(None)) => Ok(None),
+            Err(ScanError::Visit(Some(error))) => Err(error),
+            Err(ScanError::Read(source)) => Err(io_error("read", &name)(source)),
+            Err(ScanError::Newer(source)) => Err(StoreError::Format { file: name, source }),
+        }
     }
 }
 
