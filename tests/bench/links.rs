@@ -120,7 +120,7 @@ async fn snapshots(table: &mut Table) {
     let cluster = cluster(MEMBERS, MEMBERS_MBIT).await;
     let one = deploy(&cluster, "one", 1).await;
     let all = deploy(&cluster, "all", MEMBERS).await;
-    let (mut of_one, mut of_all, mut of_busiest) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut of_one, mut of_all, mut of_busiest, mut in_use) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let links = cluster.links.as_ref().expect("the cluster has links");
     for round in 0..3 {
         one[0].dirty(round << 32, DIRTY);
@@ -128,13 +128,15 @@ async fn snapshots(table: &mut Table) {
         for (number, disk) in (1..).zip(&all) {
             disk.dirty((round << 32) + (number << 40), DIRTY);
         }
-        let before = links.bytes_by_host();
+        let (before, used) = (links.bytes_by_host(), processor_times());
         of_all.push(snapshot(&cluster, "all", &format!("all{round}")).await);
+        let used = processor_times().into_iter().zip(used).map(|(now, then)| now - then).collect::<Vec<u64>>();
+        in_use.push(1.0 - used[3] as f64 / used.iter().sum::<u64>() as f64);
         let carried = before.iter().zip(links.bytes_by_host()).map(|(from, to)| (to.0 - from.0).max(to.1 - from.1));
         let most = carried.max().expect("there are hosts");
         of_busiest.push(most as f64 * 8.0 / f64::from(MEMBERS_MBIT) / 1e6);
     }
-    let (of_one, of_all, of_busiest) = (median(of_one), median(of_all), median(of_busiest));
+    let (of_one, of_all, of_busiest, in_use) = (median(of_one), median(of_all), median(of_busiest), median(in_use));
     let what =
         format!("snapshot of {MEMBERS} members on as many nodes, 15 MB dirty each, links of {MEMBERS_MBIT} Mbit/s");
     table.row(
@@ -152,6 +154,21 @@ async fn snapshots(table: &mut Table) {
         Some(of_busiest / of_one),
         "none",
     );
+    table.row(
+        &format!("{what}: how much of the processors is in use"),
+        format!("{:.0} %", in_use * 100.0),
+        "-".into(),
+        None,
+        "none",
+    );
+}
+
+/// What the processors of this machine did since it began, in ticks: in programs, in nice programs, in the kernel, nothing, and
+/// more.
+fn processor_times() -> Vec<u64> {
+    let text = std::fs::read_to_string("/proc/stat").expect("the kernel counts it");
+    let all = text.lines().next().expect("the first line has all processors");
+    all.split_whitespace().skip(1).map(|ticks| ticks.parse().expect("a number")).collect()
 }
 
 /// The time to send bytes from the host of an agent to the other host, which writes and syncs them, in seconds.

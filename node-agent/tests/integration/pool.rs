@@ -1,7 +1,13 @@
 //! The pool over real peer servers: mutual TLS on loopback, one process.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::Method;
@@ -13,7 +19,7 @@ use muster_api::{
     peer_protocol::{CutStep, CutStepAnswer, LOSSES_PATH, LogPart, log_after_path, log_path},
 };
 use muster_pool::{
-    Call, PoolClient, PoolError,
+    Call, PoolClient, PoolError, PoolLimits,
     protocol::{NAMES_MAX, ROUND_HEADER},
     transport::{NameTable, http_client, node_tls_name},
     wire::encode_names,
@@ -277,6 +283,67 @@ async fn a_node_that_never_answers_delays_nobody_beyond_the_hedge() {
     client.put(1, more.clone()).await.unwrap();
     assert!(begun.elapsed() < limits().silence / 2, "{:?}", begun.elapsed());
     assert!(more.iter().all(|r| cluster.holders(r) == [0, 2]));
+}
+
+/// Nodes behind one slow link: what each of them takes makes the others wait. It counts the objects that were sent to them.
+struct SlowLink {
+    store: MemoryStore,
+    link: Arc<Mutex<()>>,
+    sent: Arc<AtomicUsize>,
+}
+
+const LINK_BYTES_PER_S: u32 = 8 << 20;
+
+impl ChunkStore for SlowLink {
+    fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
+        let bytes = records.iter().map(|record| u32::try_from(record.stored().len()).unwrap()).sum::<u32>();
+        self.sent.fetch_add(records.len(), Ordering::Relaxed);
+        let link = self.link.lock().unwrap();
+        std::thread::sleep(Duration::from_secs(1) * bytes / LINK_BYTES_PER_S);
+        drop(link);
+        self.store.put(round, records)
+    }
+    fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        self.store.touch(round, names)
+    }
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
+        self.store.remove(below, names)
+    }
+    fn sync(&self) -> Result<(), StoreError> {
+        self.store.sync()
+    }
+    fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError> {
+        self.store.get(name)
+    }
+    fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
+        self.store.find(name)
+    }
+    fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
+        self.store.list(after, count_max)
+    }
+    fn usage(&self) -> Usage {
+        self.store.usage()
+    }
+    fn take_bad_copies(&self) -> Vec<BadCopy> {
+        self.store.take_bad_copies()
+    }
+}
+
+/// 24 MiB take three seconds, several times as long as a node has to answer. No node is slow, so no object goes to a third one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_is_slower_than_what_is_put_at_once_makes_no_node_look_slow() {
+    let (link, sent) = (Arc::new(Mutex::new(())), Arc::new(AtomicUsize::new(0)));
+    let store = |_| SlowLink { store: MemoryStore::new(), link: link.clone(), sent: sent.clone() };
+    let cluster = TestCluster::new((0..6).map(|at| Arc::new(store(at)) as Arc<dyn ChunkStore>).collect()).await;
+    let records: Vec<_> = (0..192).map(chunk).collect();
+    let limits = PoolLimits { patience_put: Duration::from_secs(30), under_way_bytes: 1 << 20, ..limits() };
+    let (identity, ca, members) = (&cluster.nodes[0].identity, cluster.ca.ca(), cluster.membership.clone());
+    let client = PoolClient::with_limits(identity, &ca, members, None, limits).unwrap();
+    let put = |some: &[Record]| client.put(1, some.to_vec());
+    let (first, rest) = records.split_at(64);
+    let (second, third) = rest.split_at(64);
+    tokio::try_join!(put(first), put(second), put(third)).unwrap();
+    assert_eq!(sent.load(Ordering::Relaxed), 2 * records.len());
 }
 
 #[tokio::test]

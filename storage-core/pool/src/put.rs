@@ -1,14 +1,15 @@
 //! Putting objects: each record goes to the best nodes for it until enough distinct nodes hold it durably (I3).
 //!
 //! ```text
-//! record lacks copies --> next node in its queue --> one request per node: touch first, then send what is absent
+//! record lacks copies --> next node in its queue --> one request per node: touch first, then send what is absent, in its turn
 //!        ^                                              |
 //!        +---- refused, failed, or hedged (too slow) ---+--> durable there
 //! ```
+//! What is sent at a time is bounded (`lane.rs`), and nobody counts as slow while this client's own link is busy.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -17,6 +18,7 @@ use http::HeaderValue;
 use storage_core::{
     Backoff, ObjectName, StoreId,
     cause::explain,
+    lock::lock,
     membership::Member,
     record::Record,
     repository::WriteMode,
@@ -33,6 +35,7 @@ use crate::{
     checksum,
     health::Health,
     inner::{Inner, Local},
+    lane::Turn,
     protocol::{NAMES_MAX, OWNS_NOTHING, ObjectCall, ROUND_HEADER},
     repository::RepositoryError,
     transport::{bounded, refusal},
@@ -101,8 +104,29 @@ impl Spread {
 struct PutBatch {
     node: usize,
     records: Vec<usize>,
-    /// When the next node gets the records as well; none after that happened.
-    hedge_at: Option<Instant>,
+    stage: Arc<Mutex<Stage>>,
+}
+
+/// How far a request is.
+enum Stage {
+    /// The node has to answer since then, and has the time of so many bytes.
+    Asks(Instant, u64),
+    /// It waits for its turn to send. That is not the node's fault.
+    Waits,
+    /// The node has to take what is sent since then.
+    Sends(Instant, Turn),
+    /// It took too long, so the next node gets the records as well. It gave up its turn.
+    Hedged,
+}
+
+impl Stage {
+    /// The next stage of a request. One that is hedged stays so.
+    fn advance(stage: &Mutex<Self>, to: Self) {
+        let mut stage = lock(stage);
+        if !matches!(*stage, Self::Hedged) {
+            *stage = to;
+        }
+    }
 }
 
 /// The answer to a request: for each of its records whether the node had it before.
@@ -185,9 +209,15 @@ impl Inner {
         }
     }
 
-    /// Time that `bytes` may take beyond the usual wait.
-    fn transfer_time(&self, bytes: usize) -> Duration {
-        Duration::from_millis(u64_from(bytes) * 1000 / self.limits.slowest_bytes_per_s.max(1))
+    /// When a request has taken so long that the next node gets its records as well; none if that has happened.
+    fn hedge_at(&self, stage: &Stage, now: Instant) -> Option<Instant> {
+        let hedge = self.limits.hedge_put;
+        match stage {
+            Stage::Asks(since, bytes) => Some(*since + hedge + self.time_for(*bytes)),
+            Stage::Waits => Some(now + hedge),
+            Stage::Sends(since, turn) => Some(*since + hedge + self.time_for(turn.with_others)),
+            Stage::Hedged => None,
+        }
     }
 
     async fn give(
@@ -197,13 +227,14 @@ impl Inner {
         round: u64,
         records: Arc<[Record]>,
         part: Vec<usize>,
+        stage: Arc<Mutex<Stage>>,
     ) -> Answer {
         let member = view.member(node);
         let local = self.local.as_ref().filter(|local| local.store == member.store);
         let health = self.health(member.store);
         let answer = match local {
             Some(local) => put_local(self.clone(), local.clone(), round, records, part).await,
-            None => self.put_remote(member, &health, round, &records, &part).await,
+            None => self.put_remote(member, &health, round, &records, &part, &stage).await,
         };
         match &answer {
             Ok(_) => health.well(),
@@ -221,8 +252,9 @@ impl Inner {
         round: u64,
         records: &[Record],
         part: &[usize],
+        stage: &Mutex<Stage>,
     ) -> Answer {
-        let _permit = health.puts.acquire().await.map_err(|e| PutFailure::other(e.to_string()))?;
+        let permit = health.puts.acquire().await.map_err(|e| PutFailure::other(e.to_string()))?;
         let (http, base) = self.address(member.node).map_err(|e| PutFailure::other(e.to_string()))?;
         let touch = http
             .post(format!("{base}{}", ObjectCall::Touch.path()))
@@ -231,6 +263,7 @@ impl Inner {
             .body(encode_names(part.iter().map(|at| records[*at].name())));
         let touched = checksum::send(touch).await.inspect_err(|e| health.not_connected(e));
         let had = accepted(touched, part.len() * ObjectName::BYTES).await?;
+        drop(permit);
         if had.len() != part.len() {
             return Err(PutFailure::other(format!("it answered {} of {} touches", had.len(), part.len())));
         }
@@ -238,20 +271,41 @@ impl Inner {
         let absent: Vec<&Record> =
             part.iter().zip(&had).filter(|(_, had)| !**had).map(|(at, _)| &records[*at]).collect();
         if !absent.is_empty() {
-            self.send(member, round.into(), &absent).await?;
+            Stage::advance(stage, Stage::Waits);
+            let turn = self.lane.begin(wire_bytes(&absent)).await;
+            let with_others = turn.with_others;
+            Stage::advance(stage, Stage::Sends(Instant::now(), turn));
+            let sent = self.send(member, health, round.into(), &absent, with_others).await;
+            // The next one has its turn.
+            Stage::advance(stage, Stage::Asks(Instant::now(), 0));
+            sent?;
         }
         Ok(had)
     }
 
-    /// Sends records to a node. `round` is the value of [`ROUND_HEADER`]. They are durable there when it has answered.
-    pub(crate) async fn send(
+    /// Waits for a turn, and then as [`Self::send`].
+    pub(crate) async fn send_in_turn(
         &self,
         member: &Member,
         round: HeaderValue,
         records: &[&Record],
     ) -> Result<(), PutFailure> {
+        let turn = self.lane.begin(wire_bytes(records)).await;
+        self.send(member, &self.health(member.store), round, records, turn.with_others).await
+    }
+
+    /// Sends records to a node. `round` is the value of [`ROUND_HEADER`]. They are durable there when it has answered. It has as
+    /// much time as `bytes` may take on the link. The caller has a turn: whoever waits for one keeps no permit of a node.
+    async fn send(
+        &self,
+        member: &Member,
+        health: &Health,
+        round: HeaderValue,
+        records: &[&Record],
+        bytes: u64,
+    ) -> Result<(), PutFailure> {
         let (http, base) = self.address(member.node).map_err(|e| PutFailure::other(e.to_string()))?;
-        let bytes = records.iter().map(|record| record.wire_len()).sum();
+        let _permit = health.puts.acquire().await.map_err(|e| PutFailure::other(e.to_string()))?;
         // The stored bytes are shared with the caller, not copied into a body.
         let pieces: Vec<Result<Bytes, std::convert::Infallible>> = records
             .iter()
@@ -261,10 +315,10 @@ impl Inner {
         let put = http
             .post(format!("{base}{}", ObjectCall::Put.path()))
             .header(ROUND_HEADER, round)
-            .timeout(self.limits.silence + self.transfer_time(bytes))
+            .timeout(self.limits.silence + self.time_for(bytes))
             .body(reqwest::Body::wrap_stream(futures::stream::iter(pieces)));
         let answer = checksum::send(put).await;
-        let answer = answer.inspect(|answer| self.health(member.store).hear(answer.headers()));
+        let answer = answer.inspect(|answer| health.hear(answer.headers()));
         let answer = accepted(answer, SHORT_ANSWER_BYTES).await?;
         let done: PutSummary = serde_json::from_slice(&answer).map_err(|e| PutFailure::other(e.to_string()))?;
         let (taken, sent) = (done.stored.saturating_add(done.touched), u64_from(records.len()));
@@ -317,11 +371,12 @@ impl PutPass<'_> {
     }
 
     fn send_request(&mut self, node: usize, part: Vec<usize>) {
-        let bytes: usize = part.iter().map(|at| self.records[*at].stored().len()).sum();
-        let hedge_at = Some(Instant::now() + self.inner.limits.hedge_put + self.inner.transfer_time(bytes));
-        let give = self.inner.clone().give(self.view.clone(), node, self.round, self.records.clone(), part.clone());
+        let bytes = part.iter().map(|at| u64_from(self.records[*at].stored().len())).sum();
+        let stage = Arc::new(Mutex::new(Stage::Asks(Instant::now(), bytes)));
+        let (inner, view, records) = (self.inner.clone(), self.view.clone(), self.records.clone());
+        let give = inner.give(view, node, self.round, records, part.clone(), stage.clone());
         let task = self.requests.spawn(give).id();
-        self.batches.insert(task, PutBatch { node, records: part, hedge_at });
+        self.batches.insert(task, PutBatch { node, records: part, stage });
     }
 
     /// Cuts a node's records into requests.
@@ -355,7 +410,8 @@ impl PutPass<'_> {
 
     /// The next answer, or none when it is time to hedge.
     async fn next_answer(&mut self) -> Option<(Id, Answer)> {
-        let hedge_at = self.batches.values().filter_map(|batch| batch.hedge_at).min();
+        let now = Instant::now();
+        let hedge_at = self.batches.values().filter_map(|batch| self.inner.hedge_at(&lock(&batch.stage), now)).min();
         let joined = match hedge_at {
             Some(at) => timeout_at(at, self.requests.join_next_with_id()).await.ok()?,
             None => self.requests.join_next_with_id().await,
@@ -372,7 +428,7 @@ impl PutPass<'_> {
 
     fn take(&mut self, task: Id, answer: Answer) {
         let done = self.batches.remove(&task).expect("a batch answers once");
-        if done.hedge_at.is_some() {
+        if !matches!(*lock(&done.stage), Stage::Hedged) {
             done.records.iter().for_each(|at| self.hoped[*at] -= 1);
         }
         let member = self.view.member(done.node);
@@ -393,14 +449,19 @@ impl PutPass<'_> {
     /// Stops counting on slow requests, so that the next nodes get their records as well.
     fn hedge(&mut self) {
         let now = Instant::now();
-        for batch in self.batches.values_mut() {
-            if batch.hedge_at.is_some_and(|at| at <= now) {
-                batch.hedge_at = None;
+        for batch in self.batches.values() {
+            let mut stage = lock(&batch.stage);
+            if self.inner.hedge_at(&stage, now).is_some_and(|at| at <= now) {
+                *stage = Stage::Hedged;
                 self.inner.health(self.view.member(batch.node).store).slow();
                 batch.records.iter().for_each(|at| self.hoped[*at] -= 1);
             }
         }
     }
+}
+
+fn wire_bytes(records: &[&Record]) -> u64 {
+    records.iter().map(|record| u64_from(record.wire_len())).sum()
 }
 
 /// The body of an answer that is a success. `bytes_max` bounds it.
