@@ -336,7 +336,7 @@ async fn a_link_that_is_slower_than_what_is_put_at_once_makes_no_node_look_slow(
     let store = |_| SlowLink { store: MemoryStore::new(), link: link.clone(), sent: sent.clone() };
     let cluster = TestCluster::new((0..6).map(|at| Arc::new(store(at)) as Arc<dyn ChunkStore>).collect()).await;
     let records: Vec<_> = (0..192).map(chunk).collect();
-    let limits = PoolLimits { patience_put: Duration::from_secs(30), under_way_bytes: 1 << 20, ..limits() };
+    let limits = PoolLimits { patience_put: Duration::from_secs(30), ..limits() };
     let (identity, ca, members) = (&cluster.nodes[0].identity, cluster.ca.ca(), cluster.membership.clone());
     let client = PoolClient::with_limits(identity, &ca, members, None, limits).unwrap();
     let put = |some: &[Record]| client.put(1, some.to_vec());

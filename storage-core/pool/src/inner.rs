@@ -16,8 +16,8 @@ use crate::{
     demand::Demand,
     error::PoolError,
     health::Health,
-    lane::Lane,
     limits::PoolLimits,
+    load::Load,
     repository::Repository,
     traffic::Traffic,
     transport::{NameTable, node_tls_name},
@@ -35,7 +35,7 @@ pub(crate) struct Inner {
     pub(crate) local: Option<Local>,
     pub(crate) health: Mutex<HashMap<StoreId, Arc<Health>>>,
     pub(crate) limits: PoolLimits,
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) load: Arc<Load>,
     pub(crate) traffic: Traffic,
     pub(crate) demand: Demand,
     /// Held for writing while copies are dropped, for reading while this node says that it keeps some (`handover.rs`).

@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`tls`] (who is who), [`transport`] (how they reach each other), [`membership`] (who belongs),
 //! [`protocol`] and [`wire`] (what travels), [`checksum`] (that nothing else arrives), [`PoolClient`] (`client.rs`: the handle; `view.rs`: whom to ask; `health.rs`:
-//! who failed lately; `untimely.rs`: whether a clock is wrong; `get.rs` and `put.rs`: the two ways; `repair.rs`: copies that are made again; `handover.rs`: copies that other nodes keep now; [`repository`]: the store outside of the nodes that has all objects, too; `lane.rs`: how much is sent at a time; `demand.rs`: whether somebody waits; `own.rs`: what this node has itself; `traffic.rs`: what went where), [`server`] (a node's share), [`serve`] (the accept loop).
+//! who failed lately; `untimely.rs`: whether a clock is wrong; `get.rs` and `put.rs`: the two ways; `repair.rs`: copies that are made again; `handover.rs`: copies that other nodes keep now; [`repository`]: the store outside of the nodes that has all objects, too; `load.rs`: what is under way, and who is slow; `demand.rs`: whether somebody waits; `own.rs`: what this node has itself; `traffic.rs`: what went where), [`server`] (a node's share), [`serve`] (the accept loop).
 //!
 //! Invariants kept here: I3 (a put answers only once the objects are durable on the required nodes), I4 (what arrives is
 //! verified before anyone sees it; a bad copy means the next copy), I10 and I11 (every wait has a limit, and no node's
@@ -19,8 +19,8 @@ mod get;
 mod handover;
 mod health;
 mod inner;
-mod lane;
 mod limits;
+mod load;
 pub mod membership;
 mod own;
 pub mod protocol;

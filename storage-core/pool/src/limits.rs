@@ -7,8 +7,7 @@ use std::time::Duration;
 pub struct PoolLimits {
     /// A get without progress for this long is also asked of the next node.
     pub hedge_get: Duration,
-    /// A put not answered for this long is also sent to the next node. What was under way when it began has its time on top, as with
-    /// `slowest_bytes_per_s`.
+    /// A put not answered for this long is also sent to the next node, unless this client's own link is busy (`load.rs`).
     pub hedge_put: Duration,
     /// A node that sends nothing for this long has failed the request.
     pub silence: Duration,
@@ -20,8 +19,6 @@ pub struct PoolLimits {
     pub get_names: usize,
     /// Payload bytes in one put.
     pub put_bytes: usize,
-    /// Payload bytes of puts that are under way to all nodes together.
-    pub under_way_bytes: usize,
     /// Gets at a time per node. Puts have half as many of their own, so that writing never starves reading.
     pub per_node: usize,
 }
@@ -36,7 +33,6 @@ impl Default for PoolLimits {
             patience_put: Duration::from_secs(30),
             get_names: 32,
             put_bytes: 8 << 20,
-            under_way_bytes: 8 << 20,
             per_node: 16,
         }
     }

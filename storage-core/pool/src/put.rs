@@ -1,15 +1,15 @@
 //! Putting objects: each record goes to the best nodes for it until enough distinct nodes hold it durably (I3).
 //!
 //! ```text
-//! record lacks copies --> next node in its queue --> one request per node: touch first, then send what is absent, in its turn
+//! record lacks copies --> next node in its queue --> one request per node: touch first, then send what is absent
 //!        ^                                              |
 //!        +---- refused, failed, or hedged (too slow) ---+--> durable there
 //! ```
-//! What is sent at a time is bounded (`lane.rs`), and nobody counts as slow while this client's own link is busy.
+//! Which node is too slow: `load.rs`.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +18,6 @@ use http::HeaderValue;
 use storage_core::{
     Backoff, ObjectName, StoreId,
     cause::explain,
-    lock::lock,
     membership::Member,
     record::Record,
     repository::WriteMode,
@@ -35,7 +34,7 @@ use crate::{
     checksum,
     health::Health,
     inner::{Inner, Local},
-    lane::Turn,
+    load::{Flight, Wait},
     protocol::{NAMES_MAX, OWNS_NOTHING, ObjectCall, ROUND_HEADER},
     repository::RepositoryError,
     transport::{bounded, refusal},
@@ -45,6 +44,10 @@ use crate::{
 
 /// Most bytes of an answer that should be short.
 const SHORT_ANSWER_BYTES: usize = 64 << 10;
+/// Of the bytes that are under way when a request is sent, a node has the time of at most so many to answer.
+const BESIDE_BYTES_MAX: u64 = 16 << 20;
+/// Longest time between two looks whether a node is too slow: what others send counts, and does not wake a put.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// All records are durable on enough nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,29 +107,8 @@ impl Spread {
 struct PutBatch {
     node: usize,
     records: Vec<usize>,
-    stage: Arc<Mutex<Stage>>,
-}
-
-/// How far a request is.
-enum Stage {
-    /// The node has to answer since then, and has the time of so many bytes.
-    Asks(Instant, u64),
-    /// It waits for its turn to send. That is not the node's fault.
-    Waits,
-    /// The node has to take what is sent since then.
-    Sends(Instant, Turn),
-    /// It took too long, so the next node gets the records as well. It gave up its turn.
-    Hedged,
-}
-
-impl Stage {
-    /// The next stage of a request. One that is hedged stays so.
-    fn advance(stage: &Mutex<Self>, to: Self) {
-        let mut stage = lock(stage);
-        if !matches!(*stage, Self::Hedged) {
-            *stage = to;
-        }
-    }
+    /// None after the next node got the records as well.
+    wait: Option<Wait>,
 }
 
 /// The answer to a request: for each of its records whether the node had it before.
@@ -209,17 +191,6 @@ impl Inner {
         }
     }
 
-    /// When a request has taken so long that the next node gets its records as well; none if that has happened.
-    fn hedge_at(&self, stage: &Stage, now: Instant) -> Option<Instant> {
-        let hedge = self.limits.hedge_put;
-        match stage {
-            Stage::Asks(since, bytes) => Some(*since + hedge + self.time_for(*bytes)),
-            Stage::Waits => Some(now + hedge),
-            Stage::Sends(since, turn) => Some(*since + hedge + self.time_for(turn.with_others)),
-            Stage::Hedged => None,
-        }
-    }
-
     async fn give(
         self: Arc<Self>,
         view: Arc<View>,
@@ -227,14 +198,14 @@ impl Inner {
         round: u64,
         records: Arc<[Record]>,
         part: Vec<usize>,
-        stage: Arc<Mutex<Stage>>,
+        flight: Option<Flight>,
     ) -> Answer {
         let member = view.member(node);
-        let local = self.local.as_ref().filter(|local| local.store == member.store);
         let health = self.health(member.store);
-        let answer = match local {
-            Some(local) => put_local(self.clone(), local.clone(), round, records, part).await,
-            None => self.put_remote(member, &health, round, &records, &part, &stage).await,
+        let answer = match (flight, self.local.clone()) {
+            (None, Some(local)) => put_local(self.clone(), local, round, records, part).await,
+            (None, None) => unreachable!("only what goes to this node itself takes no flight"),
+            (Some(flight), _) => self.put_remote(member, &health, round, &records, &part, flight).await,
         };
         match &answer {
             Ok(_) => health.well(),
@@ -252,9 +223,9 @@ impl Inner {
         round: u64,
         records: &[Record],
         part: &[usize],
-        stage: &Mutex<Stage>,
+        mut flight: Flight,
     ) -> Answer {
-        let permit = health.puts.acquire().await.map_err(|e| PutFailure::other(e.to_string()))?;
+        let _permit = health.puts.acquire().await.map_err(|e| PutFailure::other(e.to_string()))?;
         let (http, base) = self.address(member.node).map_err(|e| PutFailure::other(e.to_string()))?;
         let touch = http
             .post(format!("{base}{}", ObjectCall::Touch.path()))
@@ -263,49 +234,35 @@ impl Inner {
             .body(encode_names(part.iter().map(|at| records[*at].name())));
         let touched = checksum::send(touch).await.inspect_err(|e| health.not_connected(e));
         let had = accepted(touched, part.len() * ObjectName::BYTES).await?;
-        drop(permit);
         if had.len() != part.len() {
             return Err(PutFailure::other(format!("it answered {} of {} touches", had.len(), part.len())));
         }
         let had: Vec<bool> = had.iter().map(|byte| *byte == 1).collect();
         let absent: Vec<&Record> =
             part.iter().zip(&had).filter(|(_, had)| !**had).map(|(at, _)| &records[*at]).collect();
+        flight.shrink(wire_bytes(&absent));
         if !absent.is_empty() {
-            Stage::advance(stage, Stage::Waits);
-            let turn = self.lane.begin(wire_bytes(&absent)).await;
-            let with_others = turn.with_others;
-            Stage::advance(stage, Stage::Sends(Instant::now(), turn));
-            let sent = self.send(member, health, round.into(), &absent, with_others).await;
-            // The next one has its turn.
-            Stage::advance(stage, Stage::Asks(Instant::now(), 0));
-            sent?;
+            self.send(member, round.into(), &absent).await?;
         }
         Ok(had)
     }
 
-    /// Waits for a turn, and then as [`Self::send`].
-    pub(crate) async fn send_in_turn(
+    /// As [`Self::send`], for what is no put.
+    pub(crate) async fn send_alone(
         &self,
         member: &Member,
         round: HeaderValue,
         records: &[&Record],
     ) -> Result<(), PutFailure> {
-        let turn = self.lane.begin(wire_bytes(records)).await;
-        self.send(member, &self.health(member.store), round, records, turn.with_others).await
+        let _flight = self.load.begin(wire_bytes(records));
+        self.send(member, round, records).await
     }
 
-    /// Sends records to a node. `round` is the value of [`ROUND_HEADER`]. They are durable there when it has answered. It has as
-    /// much time as `bytes` may take on the link. The caller has a turn: whoever waits for one keeps no permit of a node.
-    async fn send(
-        &self,
-        member: &Member,
-        health: &Health,
-        round: HeaderValue,
-        records: &[&Record],
-        bytes: u64,
-    ) -> Result<(), PutFailure> {
+    /// Sends records to a node. `round` is the value of [`ROUND_HEADER`]. They are durable there when it has answered. The caller
+    /// has counted them as under way.
+    async fn send(&self, member: &Member, round: HeaderValue, records: &[&Record]) -> Result<(), PutFailure> {
         let (http, base) = self.address(member.node).map_err(|e| PutFailure::other(e.to_string()))?;
-        let _permit = health.puts.acquire().await.map_err(|e| PutFailure::other(e.to_string()))?;
+        let bytes = wire_bytes(records).max(self.load.seen().under_way.min(BESIDE_BYTES_MAX));
         // The stored bytes are shared with the caller, not copied into a body.
         let pieces: Vec<Result<Bytes, std::convert::Infallible>> = records
             .iter()
@@ -318,7 +275,7 @@ impl Inner {
             .timeout(self.limits.silence + self.time_for(bytes))
             .body(reqwest::Body::wrap_stream(futures::stream::iter(pieces)));
         let answer = checksum::send(put).await;
-        let answer = answer.inspect(|answer| health.hear(answer.headers()));
+        let answer = answer.inspect(|answer| self.health(member.store).hear(answer.headers()));
         let answer = accepted(answer, SHORT_ANSWER_BYTES).await?;
         let done: PutSummary = serde_json::from_slice(&answer).map_err(|e| PutFailure::other(e.to_string()))?;
         let (taken, sent) = (done.stored.saturating_add(done.touched), u64_from(records.len()));
@@ -371,12 +328,15 @@ impl PutPass<'_> {
     }
 
     fn send_request(&mut self, node: usize, part: Vec<usize>) {
-        let bytes = part.iter().map(|at| u64_from(self.records[*at].stored().len())).sum();
-        let stage = Arc::new(Mutex::new(Stage::Asks(Instant::now(), bytes)));
-        let (inner, view, records) = (self.inner.clone(), self.view.clone(), self.records.clone());
-        let give = inner.give(view, node, self.round, records, part.clone(), stage.clone());
+        let inner = self.inner.clone();
+        let records: Vec<&Record> = part.iter().map(|at| &self.records[*at]).collect();
+        let bytes = wire_bytes(&records);
+        let is_here = inner.local.as_ref().is_some_and(|local| local.store == self.view.member(node).store);
+        let flight = (!is_here).then(|| inner.load.begin(bytes));
+        let wait = Wait::begin(inner.load.seen(), inner.limits.hedge_put + inner.time_for(bytes));
+        let give = inner.give(self.view.clone(), node, self.round, self.records.clone(), part.clone(), flight);
         let task = self.requests.spawn(give).id();
-        self.batches.insert(task, PutBatch { node, records: part, stage });
+        self.batches.insert(task, PutBatch { node, records: part, wait: Some(wait) });
     }
 
     /// Cuts a node's records into requests.
@@ -410,8 +370,9 @@ impl PutPass<'_> {
 
     /// The next answer, or none when it is time to hedge.
     async fn next_answer(&mut self) -> Option<(Id, Answer)> {
-        let now = Instant::now();
-        let hedge_at = self.batches.values().filter_map(|batch| self.inner.hedge_at(&lock(&batch.stage), now)).min();
+        let seen = self.inner.load.seen();
+        let waits = self.batches.values_mut().filter_map(|batch| batch.wait.as_mut());
+        let hedge_at = waits.map(|wait| wait.slow_at(seen)).min().map(|at| at.min(Instant::now() + LOOK));
         let joined = match hedge_at {
             Some(at) => timeout_at(at, self.requests.join_next_with_id()).await.ok()?,
             None => self.requests.join_next_with_id().await,
@@ -428,7 +389,7 @@ impl PutPass<'_> {
 
     fn take(&mut self, task: Id, answer: Answer) {
         let done = self.batches.remove(&task).expect("a batch answers once");
-        if !matches!(*lock(&done.stage), Stage::Hedged) {
+        if done.wait.is_some() {
             done.records.iter().for_each(|at| self.hoped[*at] -= 1);
         }
         let member = self.view.member(done.node);
@@ -448,11 +409,10 @@ impl PutPass<'_> {
 
     /// Stops counting on slow requests, so that the next nodes get their records as well.
     fn hedge(&mut self) {
-        let now = Instant::now();
-        for batch in self.batches.values() {
-            let mut stage = lock(&batch.stage);
-            if self.inner.hedge_at(&stage, now).is_some_and(|at| at <= now) {
-                *stage = Stage::Hedged;
+        let (now, seen) = (Instant::now(), self.inner.load.seen());
+        for batch in self.batches.values_mut() {
+            if batch.wait.as_mut().is_some_and(|wait| wait.slow_at(seen) <= now) {
+                batch.wait = None;
                 self.inner.health(self.view.member(batch.node).store).slow();
                 batch.records.iter().for_each(|at| self.hoped[*at] -= 1);
             }

@@ -267,6 +267,7 @@ impl PoolClient {
         let member = view.position(parcel.to).map(|at| view.member(at))?;
         let local = self.inner.local.as_ref().expect("parcels are of this node's own share");
         let health = self.inner.health(member.store);
+        let _permit = health.puts.acquire().await.expect("nobody closes it");
         let (chunks, copies) = (local.chunks.clone(), parcel.copies.clone());
         let read = tokio::task::spawn_blocking(move || read_copies(chunks.as_ref(), &copies)).await;
         let (records, delivered) = read.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
@@ -274,7 +275,7 @@ impl PoolClient {
             return Some(delivered);
         }
         let own = HeaderValue::from_static(OWN_ROUND);
-        match self.inner.send_in_turn(member, own, &records.iter().collect::<Vec<_>>()).await {
+        match self.inner.send_alone(member, own, &records.iter().collect::<Vec<_>>()).await {
             Ok(()) => {
                 health.well();
                 Some(delivered)

@@ -95,7 +95,8 @@ impl Inner {
             if health.is_suspect(now) || health.is_full(now) {
                 continue;
             }
-            match self.send_in_turn(member, HeaderValue::from_static(OWN_ROUND), &records).await {
+            let Ok(_permit) = health.puts.acquire().await else { return };
+            match self.send_alone(member, HeaderValue::from_static(OWN_ROUND), &records).await {
                 Ok(()) => health.well(),
                 Err(failure) => {
                     debug!(node.name = %member.name, failure.reason, "what the repository gave was not put back");

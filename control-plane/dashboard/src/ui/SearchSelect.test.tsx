@@ -33,7 +33,7 @@ test("Enter takes the first option that fits, also if it was typed before the li
 test("Enter takes the first option that fits, also if all was typed before the timers of the opened list ran", async () => {
   render(select(["alpine", "debian"]));
   act(() => field().focus());
-  fireEvent.change(field(), { target: { value: "deb" } });
+  fireEvent.input(field(), { target: { value: "deb" } });
   // Mantine forgets which option it marked, in a timer of the list that opens.
   await act(() => new Promise((done) => setTimeout(done, 5)));
   expect(enter()).toBe(false);
@@ -46,6 +46,21 @@ test("Enter takes the option that the arrow keys marked", async () => {
   await user.type(field(), "deb");
   await user.keyboard("{ArrowDown}{Enter}");
   expect(onChange).toHaveBeenCalledWith("debian 13", expect.anything());
+});
+
+test("Enter sends no form while a search waits and its list is closed, and takes nothing that was not searched for", async () => {
+  const user = userEvent.setup();
+  const { rerender } = render(select(["alpine", "debian"], { value: "debian" }));
+  await user.clear(field());
+  await user.type(field(), "alp{Escape}");
+  expect(enter()).toBe(false);
+  await user.tab();
+  expect(onChange).not.toHaveBeenCalled();
+  // What was chosen is not offered any more, and nobody typed since.
+  rerender(select(["alpine"], { value: "debian" }));
+  await user.click(field());
+  await user.keyboard("{Enter}");
+  expect(onChange).not.toHaveBeenCalled();
 });
 
 test("Enter sends no form while what was typed names nothing, and does not take back a choice", async () => {

@@ -1,7 +1,6 @@
 import { Select, type SelectProps } from "@mantine/core";
-import type { KeyboardEvent } from "react";
+import { type KeyboardEvent, useRef } from "react";
 
-/** `data` has what is chosen, too. */
 interface SearchSelectProps extends Omit<SelectProps, "data"> {
   data: (string | { value: string; label: string })[];
   /** The list is there. One may type before. */
@@ -17,18 +16,18 @@ interface SearchSelectProps extends Omit<SelectProps, "data"> {
  * it runs. So Enter looks at the list itself.
  */
 export function SearchSelect({ isLoaded = true, ...props }: SearchSelectProps) {
-  const labelOf = (option: SearchSelectProps["data"][number]) => (typeof option === "string" ? option : option.label);
-  const chosen = props.data.find((option) => (typeof option === "string" ? option : option.value) === props.value);
+  /** What was typed since the last choice. Mantine puts the label of what is chosen into the field without typing. */
+  const typed = useRef("");
   const takeOnEnter = (event: KeyboardEvent<HTMLInputElement>) => {
-    const { value: typed } = event.currentTarget;
-    const list = event.currentTarget.getAttribute("aria-controls");
-    const isSearch = list !== null && typed !== "" && (chosen === undefined || typed !== labelOf(chosen));
+    const isSearch = typed.current !== "" && typed.current === event.currentTarget.value;
     if (event.key !== "Enter" || event.nativeEvent.isComposing || !isSearch) return;
     event.preventDefault();
     event.stopPropagation();
-    const options = document.getElementById(list);
+    // A list that was closed with Escape has no id here. Nothing is taken then, and nothing is sent.
+    const list = event.currentTarget.getAttribute("aria-controls");
+    const options = list === null ? null : document.getElementById(list);
     const marked = options?.querySelector<HTMLElement>("[data-combobox-selected]");
-    (marked ?? options?.querySelector<HTMLElement>("[role=option]"))?.click();
+    (marked ?? options?.querySelector<HTMLElement>("[role=option]:not([data-combobox-disabled])"))?.click();
   };
   return (
     <Select
@@ -36,6 +35,12 @@ export function SearchSelect({ isLoaded = true, ...props }: SearchSelectProps) {
       searchable
       selectFirstOptionOnChange={isLoaded}
       allowDeselect={false}
+      onInput={(event) => {
+        typed.current = event.currentTarget.value;
+      }}
+      onOptionSubmit={() => {
+        typed.current = "";
+      }}
       onKeyDownCapture={takeOnEnter}
     />
   );

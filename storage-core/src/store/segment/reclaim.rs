@@ -17,7 +17,7 @@
 //! drops are gone, too, so an older copy of an object that was removed may be found again. It is whole, has its old stamp,
 //! and is removed by the next sweep; one that was bad is found bad again.
 
-use std::{collections::BTreeMap, io::IoSlice, ops::Range};
+use std::{cell::Cell, collections::BTreeMap, io::IoSlice, ops::Range};
 
 use super::{SegmentStore, segment_name};
 use crate::{
@@ -162,17 +162,18 @@ impl SegmentStore {
         Ok(is_worth_it)
     }
 
-    /// Deletes segments without live objects. Returns the bytes that they took.
+    /// Deletes segments without live objects, or none of them if it should not `go_on`. Returns the bytes that they took.
     fn delete(&self, segments: &[SegmentUse], go_on: &dyn Fn() -> bool) -> Result<u64, StoreError> {
         if segments.is_empty() {
             return Ok(0);
         }
         for segment in segments {
             let mut stamps: BTreeMap<u64, Vec<ObjectName>> = BTreeMap::new();
-            // All of them are deleted, whether it should go on or not.
+            // None is deleted unless all were looked at.
+            let is_over = Cell::new(false);
             let pause = || {
-                go_on();
-                true
+                is_over.set(!go_on());
+                !is_over.get()
             };
             self.frames_of(*segment, &pause, &mut |_, found| {
                 if let Found::Stamps { round, names } = found {
@@ -180,6 +181,9 @@ impl SegmentStore {
                 }
                 Ok(())
             })?;
+            if is_over.get() {
+                return Ok(0);
+            }
             self.stamp_again(stamps)?;
         }
         // Whatever outdid a stamp is durable from here on.
@@ -257,7 +261,7 @@ impl SegmentStore {
         let mut punched = 0;
         for (part, holes) in with_blocks.chunks(HOLES_AT_ONCE).enumerate() {
             if part > 0 && !go_on() {
-                // Here, too. What is a hole by now is counted then.
+                // The next call begins this segment again, and counts what is a hole by now.
                 return Ok(0);
             }
             let mut is_written = false;
@@ -351,5 +355,37 @@ mod tests {
         assert_eq!(store.punch(segment, &|| true).expect("looks"), 0);
         store.advance(&lock(&store.advancing)).expect("writes the index");
         assert!(store.punch(segment, &|| true).expect("gives back") >= 4096);
+    }
+
+    /// Whenever it is ended, what is left stays whole, and the next call gives back the rest.
+    #[test]
+    fn reclaiming_may_end_anywhere() {
+        let record =
+            |n: u32| Record::encode(Kind::Page, Salt::SHARED, None, &[n.to_le_bytes(); 375].concat(), Compression::Off);
+        let records: Vec<Record> = (0..600).map(record).collect();
+        let (mut ends, mut is_whole, mut whole) = (0, false, None);
+        while !is_whole {
+            let options = Options { segment_bytes: 300_000, ..Options::default() };
+            let store = SegmentStore::open_on(Arc::new(SimDisk::new()), options).expect("opens");
+            store.put(1, &records).expect("puts");
+            // All of the first segments and half of the others.
+            let (gone, kept): (Vec<_>, Vec<_>) =
+                records.iter().map(Record::name).enumerate().partition(|(n, _)| *n < 300 || n % 2 == 0);
+            store.remove(2, &gone.into_iter().map(|(_, name)| name).collect::<Vec<_>>()).expect("removes");
+            let asked = Cell::new(0);
+            let go_on = || {
+                asked.set(asked.get() + 1);
+                asked.get() <= ends
+            };
+            let first = store.reclaim(&go_on).expect("gives back");
+            is_whole = asked.get() <= ends;
+            let second = store.reclaim(&|| true).expect("gives back");
+            assert_eq!(first + second, *whole.get_or_insert(first + second), "after {ends}");
+            for (n, name) in kept {
+                assert!(store.get(&name).expect("reads").is_some(), "record {n} after {ends}");
+            }
+            ends += 1;
+        }
+        assert!(ends > 15 && whole > Some(0), "it asks often: {ends}");
     }
 }
