@@ -54,6 +54,8 @@ fn chunk(number: u64) -> Record {
 struct Times {
     reads: Vec<f64>,
     commits: Vec<f64>,
+    /// Parts of the commits in which the disk synced.
+    syncs: Vec<f64>,
     /// Parts of the commits in which they were ready to go on and waited for a processor.
     waits: Vec<f64>,
 }
@@ -100,6 +102,7 @@ pub(crate) fn run(table: &mut Table) {
     for (what, with, without, target) in [
         ("read", with.reads, without.reads, "<= 1.5"),
         ("put of 1 MiB and its sync", with.commits, without.commits, "<= 1.5"),
+        ("the sync alone", with.syncs, without.syncs, "none"),
         ("what such a put and sync wait for a processor", with.waits, without.waits, "none"),
     ] {
         let (with, without) = (p99(with), p99(without));
@@ -153,7 +156,7 @@ fn fill(store: &SegmentStore) -> (Vec<ObjectName>, Vec<ObjectName>) {
 fn use_pool(share: &PoolShare, names: &[ObjectName], times: &mut Times, goes_on: &dyn Fn(Instant) -> bool) {
     static NEXT_CHUNK: AtomicU64 = AtomicU64::new(1 << 40);
     let (began, stop) = (Instant::now(), AtomicBool::new(false));
-    let Times { reads, commits, waits } = times;
+    let Times { reads, commits, syncs, waits } = times;
     std::thread::scope(|scope| {
         let _stops = StopOnDrop(&stop);
         scope.spawn(|| {
@@ -172,7 +175,9 @@ fn use_pool(share: &PoolShare, names: &[ObjectName], times: &mut Times, goes_on:
             let records: Vec<Record> = (first..first + 4).map(chunk).collect();
             let (asked, waited) = (Instant::now(), waited_ms());
             share.put(9, &records).expect("puts");
+            let put = Instant::now();
             share.sync().expect("syncs");
+            syncs.push(put.elapsed().as_secs_f64() * 1e3);
             commits.push(asked.elapsed().as_secs_f64() * 1e3);
             waits.push(waited_ms() - waited);
             std::thread::sleep(Duration::from_millis(25));

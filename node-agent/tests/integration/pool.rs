@@ -26,7 +26,7 @@ use muster_pool::{
 };
 use storage_core::{
     ObjectName, Record,
-    store::{BadCopy, ChunkStore, Listed, MemoryStore, PutSummary, StoreError, Usage},
+    store::{BadCopy, Call as StoreCall, ChunkStore, FaultyStore, Listed, MemoryStore, PutSummary, StoreError, Usage},
 };
 use tokio::{net::TcpListener, time::Instant};
 
@@ -344,6 +344,34 @@ async fn a_link_that_is_slower_than_what_is_put_at_once_makes_no_node_look_slow(
     let (second, third) = rest.split_at(64);
     tokio::try_join!(put(first), put(second), put(third)).unwrap();
     assert_eq!(sent.load(Ordering::Relaxed), 2 * records.len());
+}
+
+/// One node answers whether it has objects and takes none, while others take some all the time. Whoever puts to it goes on
+/// elsewhere, and the others do not notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_takes_nothing_more_delays_its_own_puts_by_the_hedge_and_no_others() {
+    let faulty = Arc::new(FaultyStore::new(MemoryStore::new()));
+    let store = |at| match at {
+        0 => faulty.clone() as Arc<dyn ChunkStore>,
+        _ => Arc::new(MemoryStore::new()),
+    };
+    let cluster = TestCluster::new((0..4).map(store).collect()).await;
+    let limits = PoolLimits { patience_put: Duration::from_secs(30), ..limits() };
+    let (identity, ca, members) = (&cluster.nodes[3].identity, cluster.ca.ca(), cluster.membership.clone());
+    let client = PoolClient::with_limits(identity, &ca, members, None, limits).unwrap();
+    faulty.delay(StoreCall::Put, limits.silence * 2);
+    let (mut longest, mut number) = (Duration::ZERO, 0);
+    let begun = Instant::now();
+    while begun.elapsed() < 3 * limits.hedge_put {
+        let records: Vec<_> = (number..number + 8).map(chunk).collect();
+        let asked = Instant::now();
+        client.put(1, records.clone()).await.unwrap();
+        longest = longest.max(asked.elapsed());
+        assert!(records.iter().all(|record| cluster.holders(record).len() >= 2));
+        number += 8;
+    }
+    assert!(longest >= limits.hedge_put && longest < limits.silence / 2, "{longest:?}");
+    assert!(number > 16, "{number} objects: it is asked last once it is known to be slow");
 }
 
 #[tokio::test]

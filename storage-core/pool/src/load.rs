@@ -79,8 +79,8 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
-    pub(crate) fn begin(seen: Seen, patience: Duration) -> Self {
-        Self { since: Instant::now(), patience, ended_before: seen.ended, most: seen.under_way }
+    pub(crate) fn begin(since: Instant, seen: Seen, patience: Duration) -> Self {
+        Self { since, patience, ended_before: seen.ended, most: seen.under_way }
     }
 
     /// When the node counts as slow, if nothing more comes to its end until then.
@@ -94,49 +94,54 @@ impl Wait {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::advance;
-
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(3);
     const MIB: u64 = 1 << 20;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_busy_link_makes_no_node_slow_and_a_silent_node_is_slow_beside_others() {
-        let load = Load::new();
-        let mut flights: Vec<Flight> = (0..24).map(|_| load.begin(MIB)).collect();
-        let mut wait = Wait::begin(load.seen(), PATIENCE);
+    #[test]
+    fn a_busy_link_makes_no_node_slow() {
+        let mut now = Instant::now();
+        let mut seen = Seen { under_way: 24 * MIB, ended: 100 * MIB, last_end: now };
+        let mut wait = Wait::begin(now, seen, PATIENCE);
         // A MiB each second: the last one ends long after its time.
-        while flights.len() > 1 {
-            advance(Duration::from_secs(1)).await;
-            flights.pop();
-            assert!(wait.slow_at(load.seen()) > Instant::now(), "{} are left", flights.len());
+        while seen.under_way > MIB {
+            now += Duration::from_secs(1);
+            seen = Seen { under_way: seen.under_way - MIB, ended: seen.ended + MIB, last_end: now };
+            assert_eq!(wait.slow_at(seen), now + PATIENCE);
         }
-        // Nothing else is under way now, and it does not end.
-        advance(PATIENCE).await;
-        assert_eq!(wait.slow_at(load.seen()), Instant::now());
-
-        // Others come and go on a fast link, and one node is silent.
-        let mut wait = Wait::begin(load.seen(), PATIENCE);
-        let begun = Instant::now();
-        for _ in 0..100 {
-            advance(Duration::from_millis(10)).await;
-            drop(load.begin(8 * MIB));
-            wait.slow_at(load.seen());
-        }
-        assert_eq!(wait.slow_at(load.seen()), begun + PATIENCE);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_lonely_node_has_the_usual_time_and_what_it_has_already_is_not_under_way() {
+    #[test]
+    fn a_silent_node_is_slow_in_its_time_beside_others_that_come_and_go() {
+        let begun = Instant::now();
+        let mut seen = Seen { under_way: 9 * MIB, ended: 0, last_end: begun };
+        let mut wait = Wait::begin(begun, seen, PATIENCE);
+        for _ in 0..100 {
+            seen.ended += 8 * MIB;
+            seen.last_end += Duration::from_millis(10);
+            wait.slow_at(seen);
+        }
+        assert_eq!(wait.slow_at(seen), begun + PATIENCE);
+    }
+
+    #[test]
+    fn a_lonely_node_has_the_usual_time() {
+        let now = Instant::now();
+        let seen = Seen { under_way: MIB, ended: 100 * MIB, last_end: now };
+        let later = now + Duration::from_secs(60);
+        assert_eq!(Wait::begin(later, seen, PATIENCE).slow_at(seen), later + PATIENCE);
+    }
+
+    #[test]
+    fn what_is_under_way_is_counted_until_its_end() {
         let load = Load::new();
-        advance(Duration::from_secs(60)).await;
         let mut flight = load.begin(8 * MIB);
-        let mut wait = Wait::begin(load.seen(), PATIENCE);
-        flight.shrink(MIB);
-        assert_eq!(wait.slow_at(load.seen()), Instant::now() + PATIENCE);
-        assert_eq!((load.seen().under_way, load.seen().ended), (MIB, 0));
-        drop(flight);
-        assert_eq!((load.seen().under_way, load.seen().ended), (0, MIB));
+        let other = load.begin(MIB);
+        assert_eq!((load.seen().under_way, load.seen().ended), (9 * MIB, 0));
+        flight.shrink(2 * MIB);
+        assert_eq!((load.seen().under_way, load.seen().ended), (3 * MIB, 0), "the node has the rest");
+        drop((flight, other));
+        assert_eq!((load.seen().under_way, load.seen().ended), (0, 3 * MIB));
     }
 }

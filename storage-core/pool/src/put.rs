@@ -333,7 +333,7 @@ impl PutPass<'_> {
         let bytes = wire_bytes(&records);
         let is_here = inner.local.as_ref().is_some_and(|local| local.store == self.view.member(node).store);
         let flight = (!is_here).then(|| inner.load.begin(bytes));
-        let wait = Wait::begin(inner.load.seen(), inner.limits.hedge_put + inner.time_for(bytes));
+        let wait = Wait::begin(Instant::now(), inner.load.seen(), inner.limits.hedge_put + inner.time_for(bytes));
         let give = inner.give(self.view.clone(), node, self.round, self.records.clone(), part.clone(), flight);
         let task = self.requests.spawn(give).id();
         self.batches.insert(task, PutBatch { node, records: part, wait: Some(wait) });
