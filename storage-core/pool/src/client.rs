@@ -186,7 +186,7 @@ impl PoolClient {
             changed: Notify::new(),
             local,
             health: Mutex::default(),
-            load: Load::new(),
+            load: Load::default(),
             limits,
             traffic: Traffic::default(),
             demand: Demand::default(),

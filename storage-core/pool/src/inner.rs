@@ -35,7 +35,7 @@ pub(crate) struct Inner {
     pub(crate) local: Option<Local>,
     pub(crate) health: Mutex<HashMap<StoreId, Arc<Health>>>,
     pub(crate) limits: PoolLimits,
-    pub(crate) load: Arc<Load>,
+    pub(crate) load: Load,
     pub(crate) traffic: Traffic,
     pub(crate) demand: Demand,
     /// Held for writing while copies are dropped, for reading while this node says that it keeps some (`handover.rs`).

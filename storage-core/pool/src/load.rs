@@ -1,94 +1,122 @@
 //! What this client has under way to other nodes, and whether a put that is not answered is slow because of its node.
 //!
 //! All puts share this client's link. One that waits for its bytes to pass, behind and beside others, must not make its node look
-//! slow: its objects would go to a further node, over the same link, and that makes all of them slower still. So a node only counts
-//! as slow when its time is up and one of these holds:
-//! - The link has carried twice as many bytes meanwhile as were ever under way beside the request.
-//! - Nothing has come to its end anywhere for as long as the node may take.
+//! slow: its objects would go to a further node, over the same link, and that makes all of them slower still. So a node is slow only
+//! if it ended nothing for as long as it may take, and if the link is not to blame, either because it has carried twice as many bytes
+//! meanwhile as were seen under way to other nodes, or because nothing at all came to its end for as long.
+//!
+//! Reads, and what goes to the repository, use the same link and are not counted.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Mutex, time::Duration};
 
-use storage_core::lock::lock;
+use storage_core::{StoreId, lock::lock};
 use tokio::time::Instant;
 
-/// The bytes that are under way to other nodes.
-pub(crate) struct Load(Mutex<Seen>);
+/// The requests that are under way to other nodes.
+#[derive(Default)]
+pub(crate) struct Load(Mutex<State>);
 
-/// How much there is of it.
+#[derive(Default)]
+struct State {
+    /// Bytes that are under way.
+    under_way: u64,
+    /// Bytes of the requests that succeeded, since the client began.
+    carried: u64,
+    last_end: Option<Instant>,
+    /// Bytes that are under way to each node, and when the last request to it succeeded.
+    nodes: HashMap<StoreId, (u64, Option<Instant>)>,
+}
+
+/// What is seen at a moment, by one who waits for a node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
-    /// Bytes that are under way, or wait to be sent.
-    pub(crate) under_way: u64,
-    /// Bytes that were under way and are not any more, since the client began.
-    pub(crate) ended: u64,
-    /// When the last of those came to its end.
-    pub(crate) last_end: Instant,
+    /// Bytes that are under way to other nodes than this one.
+    pub(crate) elsewhere: u64,
+    carried: u64,
+    last_end: Option<Instant>,
+    last_end_here: Option<Instant>,
 }
 
 /// A request that is under way, until this is dropped.
-pub(crate) struct Flight {
-    load: Arc<Load>,
+pub(crate) struct Flight<'l> {
+    load: &'l Load,
+    to: StoreId,
     bytes: u64,
 }
 
 impl Load {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Seen { under_way: 0, ended: 0, last_end: Instant::now() })))
+    /// For one who waits for a node.
+    pub(crate) fn seen(&self, node: StoreId) -> Seen {
+        let state = lock(&self.0);
+        let (here, last_end_here) = state.nodes.get(&node).copied().unwrap_or_default();
+        Seen { elsewhere: state.under_way - here, carried: state.carried, last_end: state.last_end, last_end_here }
     }
 
-    pub(crate) fn seen(&self) -> Seen {
-        *lock(&self.0)
-    }
-
-    /// A request of so many bytes begins.
-    pub(crate) fn begin(self: &Arc<Self>, bytes: u64) -> Flight {
-        lock(&self.0).under_way += bytes;
-        Flight { load: self.clone(), bytes }
-    }
-}
-
-impl Flight {
-    /// Only so many of its bytes are sent: the node has the others.
-    pub(crate) fn shrink(&mut self, bytes: u64) {
-        let bytes = bytes.min(self.bytes);
-        lock(&self.load.0).under_way -= self.bytes - bytes;
-        self.bytes = bytes;
+    /// So many bytes begin to be sent to a node.
+    pub(crate) fn begin(&self, to: StoreId, bytes: u64) -> Flight<'_> {
+        let mut state = lock(&self.0);
+        state.under_way += bytes;
+        state.nodes.entry(to).or_default().0 += bytes;
+        Flight { load: self, to, bytes }
     }
 }
 
-impl Drop for Flight {
+impl Flight<'_> {
+    /// The node has taken all of it.
+    pub(crate) fn succeeded(self) {
+        let mut state = lock(&self.load.0);
+        let now = Some(Instant::now());
+        state.carried += self.bytes;
+        state.last_end = now;
+        state.nodes.entry(self.to).or_default().1 = now;
+    }
+}
+
+impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        let mut seen = lock(&self.load.0);
-        seen.under_way -= self.bytes;
-        seen.ended += self.bytes;
-        seen.last_end = Instant::now();
+        let mut state = lock(&self.load.0);
+        state.under_way -= self.bytes;
+        state.nodes.entry(self.to).or_default().0 -= self.bytes;
     }
 }
 
 /// A request whose answer somebody waits for.
 pub(crate) struct Wait {
+    /// None: this node's own store, which needs no link.
+    node: Option<StoreId>,
     since: Instant,
-    /// Time that the node may take where nothing else is under way.
+    /// Time that the node may take.
     patience: Duration,
-    ended_before: u64,
-    /// The most bytes that were under way since then.
-    most: u64,
+    carried_before: u64,
+    /// The most bytes that were seen under way to other nodes since then.
+    most_elsewhere: u64,
 }
 
 impl Wait {
-    pub(crate) fn begin(since: Instant, seen: Seen, patience: Duration) -> Self {
-        Self { since, patience, ended_before: seen.ended, most: seen.under_way }
+    /// For this node's own store.
+    pub(crate) fn for_own(since: Instant, patience: Duration) -> Self {
+        Self { node: None, since, patience, carried_before: 0, most_elsewhere: 0 }
+    }
+
+    /// For another node.
+    pub(crate) fn for_node(node: StoreId, since: Instant, patience: Duration, load: &Load) -> Self {
+        let seen = load.seen(node);
+        Self { node: Some(node), since, patience, carried_before: seen.carried, most_elsewhere: seen.elsewhere }
     }
 
     /// When the node counts as slow, if nothing more comes to its end until then.
-    pub(crate) fn slow_at(&mut self, seen: Seen) -> Instant {
-        self.most = self.most.max(seen.under_way);
-        let carried = seen.ended - self.ended_before;
-        let from = if carried >= 2 * self.most { self.since } else { self.since.max(seen.last_end) };
-        from + self.patience
+    pub(crate) fn slow_at(&mut self, load: &Load) -> Instant {
+        match self.node {
+            None => self.since + self.patience,
+            Some(node) => self.slow_at_with(load.seen(node)),
+        }
+    }
+
+    fn slow_at_with(&mut self, seen: Seen) -> Instant {
+        self.most_elsewhere = self.most_elsewhere.max(seen.elsewhere);
+        let is_carried = seen.carried - self.carried_before >= 2 * self.most_elsewhere;
+        let last_end = if is_carried { seen.last_end_here } else { seen.last_end };
+        last_end.map_or(self.since, |end| end.max(self.since)) + self.patience
     }
 }
 
@@ -99,49 +127,66 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(3);
     const MIB: u64 = 1 << 20;
 
+    fn wait(since: Instant, seen: Seen) -> Wait {
+        let (carried_before, most_elsewhere) = (seen.carried, seen.elsewhere);
+        Wait { node: Some(StoreId::generate()), since, patience: PATIENCE, carried_before, most_elsewhere }
+    }
+
     #[test]
     fn a_busy_link_makes_no_node_slow() {
         let mut now = Instant::now();
-        let mut seen = Seen { under_way: 24 * MIB, ended: 100 * MIB, last_end: now };
-        let mut wait = Wait::begin(now, seen, PATIENCE);
+        let mut seen = Seen { elsewhere: 24 * MIB, carried: 100 * MIB, last_end: None, last_end_here: None };
+        let mut wait = wait(now, seen);
         // A MiB each second: the last one ends long after its time.
-        while seen.under_way > MIB {
+        for _ in 0..24 {
             now += Duration::from_secs(1);
-            seen = Seen { under_way: seen.under_way - MIB, ended: seen.ended + MIB, last_end: now };
-            assert_eq!(wait.slow_at(seen), now + PATIENCE);
+            let (elsewhere, carried) = (seen.elsewhere - MIB, seen.carried + MIB);
+            seen = Seen { elsewhere, carried, last_end: Some(now), ..seen };
+            assert_eq!(wait.slow_at_with(seen), now + PATIENCE);
         }
     }
 
+    /// As much goes to it as to all others together, and never arrives.
     #[test]
     fn a_silent_node_is_slow_in_its_time_beside_others_that_come_and_go() {
         let begun = Instant::now();
-        let mut seen = Seen { under_way: 9 * MIB, ended: 0, last_end: begun };
-        let mut wait = Wait::begin(begun, seen, PATIENCE);
-        for _ in 0..100 {
-            seen.ended += 8 * MIB;
-            seen.last_end += Duration::from_millis(10);
-            wait.slow_at(seen);
+        let mut seen = Seen { elsewhere: 8 * MIB, carried: 0, last_end: None, last_end_here: None };
+        let mut wait = wait(begun, seen);
+        for number in 1..=100 {
+            seen.carried += 8 * MIB;
+            seen.last_end = Some(begun + Duration::from_millis(10 * number));
+            wait.slow_at_with(seen);
         }
-        assert_eq!(wait.slow_at(seen), begun + PATIENCE);
+        assert_eq!(wait.slow_at_with(seen), begun + PATIENCE);
+        // It is not slow as long as it takes something else.
+        seen.last_end_here = seen.last_end;
+        assert_eq!(wait.slow_at_with(seen), begun + Duration::from_secs(1) + PATIENCE);
     }
 
     #[test]
-    fn a_lonely_node_has_the_usual_time() {
-        let now = Instant::now();
-        let seen = Seen { under_way: MIB, ended: 100 * MIB, last_end: now };
-        let later = now + Duration::from_secs(60);
-        assert_eq!(Wait::begin(later, seen, PATIENCE).slow_at(seen), later + PATIENCE);
+    fn a_lonely_node_has_the_usual_time_and_so_has_the_own_store_whatever_the_link_does() {
+        let (load, other) = (Load::default(), StoreId::generate());
+        load.begin(other, MIB).succeeded();
+        let later = Instant::now() + Duration::from_secs(60);
+        assert_eq!(Wait::for_node(other, later, PATIENCE, &load).slow_at(&load), later + PATIENCE);
+        let earlier = Instant::now();
+        let mut own = Wait::for_own(earlier, PATIENCE);
+        let _busy = load.begin(other, 100 * MIB);
+        load.begin(other, MIB).succeeded();
+        assert_eq!(own.slow_at(&load), earlier + PATIENCE);
     }
 
     #[test]
-    fn what_is_under_way_is_counted_until_its_end() {
-        let load = Load::new();
-        let mut flight = load.begin(8 * MIB);
-        let other = load.begin(MIB);
-        assert_eq!((load.seen().under_way, load.seen().ended), (9 * MIB, 0));
-        flight.shrink(2 * MIB);
-        assert_eq!((load.seen().under_way, load.seen().ended), (3 * MIB, 0), "the node has the rest");
-        drop((flight, other));
-        assert_eq!((load.seen().under_way, load.seen().ended), (0, 3 * MIB));
+    fn only_what_arrived_counts_as_carried() {
+        let (load, one, other) = (Load::default(), StoreId::generate(), StoreId::generate());
+        let flights = [load.begin(one, MIB), load.begin(one, 8 * MIB), load.begin(other, 3 * MIB)];
+        assert_eq!((load.seen(one).elsewhere, load.seen(other).elsewhere), (3 * MIB, 9 * MIB));
+        let [first, second, third] = flights;
+        first.succeeded();
+        drop(second);
+        assert_eq!((load.seen(other).elsewhere, load.seen(one).carried), (0, MIB));
+        assert!(load.seen(one).last_end_here.is_some() && load.seen(other).last_end_here.is_none());
+        drop(third);
+        assert_eq!((load.seen(one).elsewhere, load.seen(one).carried), (0, MIB));
     }
 }

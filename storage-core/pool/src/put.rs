@@ -34,7 +34,7 @@ use crate::{
     checksum,
     health::Health,
     inner::{Inner, Local},
-    load::{Flight, Wait},
+    load::Wait,
     protocol::{NAMES_MAX, OWNS_NOTHING, ObjectCall, ROUND_HEADER},
     repository::RepositoryError,
     transport::{bounded, refusal},
@@ -44,9 +44,9 @@ use crate::{
 
 /// Most bytes of an answer that should be short.
 const SHORT_ANSWER_BYTES: usize = 64 << 10;
-/// Of the bytes that are under way when a request is sent, a node has the time of at most so many to answer.
-const BESIDE_BYTES_MAX: u64 = 16 << 20;
-/// Longest time between two looks whether a node is too slow: what others send counts, and does not wake a put.
+/// The time limit of a request counts the bytes that are under way to other nodes when it is sent, but no more than this.
+const ELSEWHERE_BYTES_MAX: u64 = 16 << 20;
+/// Longest time between two looks whether a node is too slow. What other puts send counts, and does not wake this one.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// All records are durable on enough nodes.
@@ -198,14 +198,13 @@ impl Inner {
         round: u64,
         records: Arc<[Record]>,
         part: Vec<usize>,
-        flight: Option<Flight>,
     ) -> Answer {
         let member = view.member(node);
+        let local = self.local.as_ref().filter(|local| local.store == member.store);
         let health = self.health(member.store);
-        let answer = match (flight, self.local.clone()) {
-            (None, Some(local)) => put_local(self.clone(), local, round, records, part).await,
-            (None, None) => unreachable!("only what goes to this node itself takes no flight"),
-            (Some(flight), _) => self.put_remote(member, &health, round, &records, &part, flight).await,
+        let answer = match local {
+            Some(local) => put_local(self.clone(), local.clone(), round, records, part).await,
+            None => self.put_remote(member, &health, round, &records, &part).await,
         };
         match &answer {
             Ok(_) => health.well(),
@@ -223,7 +222,6 @@ impl Inner {
         round: u64,
         records: &[Record],
         part: &[usize],
-        mut flight: Flight,
     ) -> Answer {
         let _permit = health.puts.acquire().await.map_err(|e| PutFailure::other(e.to_string()))?;
         let (http, base) = self.address(member.node).map_err(|e| PutFailure::other(e.to_string()))?;
@@ -240,29 +238,23 @@ impl Inner {
         let had: Vec<bool> = had.iter().map(|byte| *byte == 1).collect();
         let absent: Vec<&Record> =
             part.iter().zip(&had).filter(|(_, had)| !**had).map(|(at, _)| &records[*at]).collect();
-        flight.shrink(wire_bytes(&absent));
         if !absent.is_empty() {
             self.send(member, round.into(), &absent).await?;
         }
         Ok(had)
     }
 
-    /// As [`Self::send`], for what is no put.
-    pub(crate) async fn send_alone(
+    /// Sends records to a node. `round` is the value of [`ROUND_HEADER`]. They are durable there when it has answered.
+    pub(crate) async fn send(
         &self,
         member: &Member,
         round: HeaderValue,
         records: &[&Record],
     ) -> Result<(), PutFailure> {
-        let _flight = self.load.begin(wire_bytes(records));
-        self.send(member, round, records).await
-    }
-
-    /// Sends records to a node. `round` is the value of [`ROUND_HEADER`]. They are durable there when it has answered. The caller
-    /// has counted them as under way.
-    async fn send(&self, member: &Member, round: HeaderValue, records: &[&Record]) -> Result<(), PutFailure> {
         let (http, base) = self.address(member.node).map_err(|e| PutFailure::other(e.to_string()))?;
-        let bytes = wire_bytes(records).max(self.load.seen().under_way.min(BESIDE_BYTES_MAX));
+        let bytes = records.iter().map(|record| u64_from(record.wire_len())).sum();
+        let flight = self.load.begin(member.store, bytes);
+        let limit_bytes = bytes.max(self.load.seen(member.store).elsewhere.min(ELSEWHERE_BYTES_MAX));
         // The stored bytes are shared with the caller, not copied into a body.
         let pieces: Vec<Result<Bytes, std::convert::Infallible>> = records
             .iter()
@@ -272,7 +264,7 @@ impl Inner {
         let put = http
             .post(format!("{base}{}", ObjectCall::Put.path()))
             .header(ROUND_HEADER, round)
-            .timeout(self.limits.silence + self.time_for(bytes))
+            .timeout(self.limits.silence + self.time_for(limit_bytes))
             .body(reqwest::Body::wrap_stream(futures::stream::iter(pieces)));
         let answer = checksum::send(put).await;
         let answer = answer.inspect(|answer| self.health(member.store).hear(answer.headers()));
@@ -282,6 +274,7 @@ impl Inner {
         if taken != sent {
             return Err(PutFailure::other(format!("it took {taken} of {sent} objects")));
         }
+        flight.succeeded();
         Ok(())
     }
 }
@@ -328,13 +321,14 @@ impl PutPass<'_> {
     }
 
     fn send_request(&mut self, node: usize, part: Vec<usize>) {
-        let inner = self.inner.clone();
-        let records: Vec<&Record> = part.iter().map(|at| &self.records[*at]).collect();
-        let bytes = wire_bytes(&records);
-        let is_here = inner.local.as_ref().is_some_and(|local| local.store == self.view.member(node).store);
-        let flight = (!is_here).then(|| inner.load.begin(bytes));
-        let wait = Wait::begin(Instant::now(), inner.load.seen(), inner.limits.hedge_put + inner.time_for(bytes));
-        let give = inner.give(self.view.clone(), node, self.round, self.records.clone(), part.clone(), flight);
+        let bytes = part.iter().map(|at| u64_from(self.records[*at].stored().len())).sum();
+        let (since, patience) = (Instant::now(), self.inner.limits.hedge_put + self.inner.time_for(bytes));
+        let store = self.view.member(node).store;
+        let wait = match &self.inner.local {
+            Some(local) if local.store == store => Wait::for_own(since, patience),
+            _ => Wait::for_node(store, since, patience, &self.inner.load),
+        };
+        let give = self.inner.clone().give(self.view.clone(), node, self.round, self.records.clone(), part.clone());
         let task = self.requests.spawn(give).id();
         self.batches.insert(task, PutBatch { node, records: part, wait: Some(wait) });
     }
@@ -370,9 +364,9 @@ impl PutPass<'_> {
 
     /// The next answer, or none when it is time to hedge.
     async fn next_answer(&mut self) -> Option<(Id, Answer)> {
-        let seen = self.inner.load.seen();
+        let load = &self.inner.load;
         let waits = self.batches.values_mut().filter_map(|batch| batch.wait.as_mut());
-        let hedge_at = waits.map(|wait| wait.slow_at(seen)).min().map(|at| at.min(Instant::now() + LOOK));
+        let hedge_at = waits.map(|wait| wait.slow_at(load)).min().map(|at| at.min(Instant::now() + LOOK));
         let joined = match hedge_at {
             Some(at) => timeout_at(at, self.requests.join_next_with_id()).await.ok()?,
             None => self.requests.join_next_with_id().await,
@@ -409,19 +403,15 @@ impl PutPass<'_> {
 
     /// Stops counting on slow requests, so that the next nodes get their records as well.
     fn hedge(&mut self) {
-        let (now, seen) = (Instant::now(), self.inner.load.seen());
+        let now = Instant::now();
         for batch in self.batches.values_mut() {
-            if batch.wait.as_mut().is_some_and(|wait| wait.slow_at(seen) <= now) {
+            if batch.wait.as_mut().is_some_and(|wait| wait.slow_at(&self.inner.load) <= now) {
                 batch.wait = None;
                 self.inner.health(self.view.member(batch.node).store).slow();
                 batch.records.iter().for_each(|at| self.hoped[*at] -= 1);
             }
         }
     }
-}
-
-fn wire_bytes(records: &[&Record]) -> u64 {
-    records.iter().map(|record| u64_from(record.wire_len())).sum()
 }
 
 /// The body of an answer that is a success. `bytes_max` bounds it.

@@ -275,7 +275,7 @@ impl PoolClient {
             return Some(delivered);
         }
         let own = HeaderValue::from_static(OWN_ROUND);
-        match self.inner.send_alone(member, own, &records.iter().collect::<Vec<_>>()).await {
+        match self.inner.send(member, own, &records.iter().collect::<Vec<_>>()).await {
             Ok(()) => {
                 health.well();
                 Some(delivered)

@@ -96,7 +96,7 @@ impl Inner {
                 continue;
             }
             let Ok(_permit) = health.puts.acquire().await else { return };
-            match self.send_alone(member, HeaderValue::from_static(OWN_ROUND), &records).await {
+            match self.send(member, HeaderValue::from_static(OWN_ROUND), &records).await {
                 Ok(()) => health.well(),
                 Err(failure) => {
                     debug!(node.name = %member.name, failure.reason, "what the repository gave was not put back");

@@ -203,9 +203,10 @@ async fn what_is_written_after_the_snapshot_that_keeps_the_present_is_kept_by_an
     let done = eventually("the restore to end", async || {
         nodes[0].act().await;
         let shown = world.get(&format!("/v1/operations/{}", operation.text("/id"))).await.expect(200);
-        (shown.text("/state") == "succeeded").then_some(shown)
+        shown.body["finished_at"].is_string().then_some(shown)
     })
     .await;
+    assert_eq!(done.text("/state"), "succeeded", "{:#}", done.body);
     // More of them may have been taken before its node told that nothing is new.
     let last = done.text("/result/kept_snapshot_name");
     assert!(last != first && kept().await.is_some_and(|(name, _)| name == last), "{first} {second} {last}");
