@@ -361,6 +361,7 @@ impl World {
             doors: self.doors.clone(),
             script: Mutex::default(),
             seen: Mutex::default(),
+            reporting: tokio::sync::Mutex::default(),
         };
         let agent = Arc::new(agent);
         agent.beat().await;
@@ -506,6 +507,8 @@ pub(crate) struct Agent {
     doors: Doors,
     pub(crate) script: Mutex<Script>,
     pub(crate) seen: Mutex<Seen>,
+    /// Held from the look until the report is answered, so that no older report comes after a newer one.
+    reporting: tokio::sync::Mutex<()>,
 }
 
 pub(crate) struct Node {
@@ -638,6 +641,7 @@ impl Agent {
 
     /// Does what the desired state says and reports it.
     pub(crate) async fn act(&self) {
+        let reporting = self.reporting.lock().await;
         let (desired, script) = {
             let seen = self.seen.lock().unwrap();
             (seen.desired.clone(), self.script.lock().unwrap().clone())
@@ -670,6 +674,7 @@ impl Agent {
                 seen.reported.insert(report.instance, (of, report));
             }
         }
+        drop(reporting);
         for order in desired.cuts {
             if let (Some(nodes), CutPhase::Cut) = (&order.coordinate, order.phase)
                 && self.seen.lock().unwrap().cut.insert((order.snapshot, order.attempt))
