@@ -14,11 +14,12 @@ use muster_pool::{Avoided, repository::testing::Trouble};
 use storage_core::{
     ObjectName, Record,
     repository::RepositorySettings,
-    store::{BadCopy, ChunkStore, Listed, MemoryStore, PutSummary, StoreError, Usage},
+    store::{ChunkStore, MemoryStore, Usage},
 };
 use tokio::time::Instant;
 
 use crate::{
+    pass_on::pass_on,
     repository::{Sweepers, World},
     support::{chunk, page},
 };
@@ -37,34 +38,11 @@ struct Limited {
 }
 
 impl ChunkStore for Limited {
-    fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
-        self.store.put(round, records)
-    }
-    fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
-        self.store.touch(round, names)
-    }
-    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
-        self.store.remove(below, names)
-    }
-    fn sync(&self) -> Result<(), StoreError> {
-        self.store.sync()
-    }
-    fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError> {
-        self.store.get(name)
-    }
-    fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
-        self.store.find(name)
-    }
-    fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
-        self.store.list(after, count_max)
-    }
     fn usage(&self) -> Usage {
         let limit = self.limit.load(Ordering::SeqCst);
         Usage { limit_bytes: (limit > 0).then_some(limit), ..self.store.usage() }
     }
-    fn take_bad_copies(&self) -> Vec<BadCopy> {
-        self.store.take_bad_copies()
-    }
+    pass_on!(store: put touch remove sync get find list take_bad_copies);
 }
 
 /// Nodes with old chunks and pages, all of which the repository has.

@@ -15,6 +15,7 @@ mod handover;
 mod hypervisor_suite;
 mod mirror;
 mod networks;
+mod pass_on;
 mod peer_flips;
 mod pool;
 mod reconcile;

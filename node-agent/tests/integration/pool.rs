@@ -26,11 +26,14 @@ use muster_pool::{
 };
 use storage_core::{
     ObjectName, Record,
-    store::{BadCopy, Call as StoreCall, ChunkStore, FaultyStore, Listed, MemoryStore, PutSummary, StoreError, Usage},
+    store::{Call as StoreCall, ChunkStore, FaultyStore, MemoryStore, PutSummary, StoreError},
 };
 use tokio::{net::TcpListener, time::Instant};
 
-use crate::support::{TestCluster, chunk, limits, page};
+use crate::{
+    pass_on::pass_on,
+    support::{TestCluster, chunk, limits, page},
+};
 
 const WAIT: Duration = Duration::from_secs(2);
 
@@ -180,18 +183,6 @@ async fn a_full_node_is_skipped_and_full_nodes_are_told_apart() {
 struct Lying(MemoryStore);
 
 impl ChunkStore for Lying {
-    fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
-        self.0.put(round, records)
-    }
-    fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
-        self.0.touch(round, names)
-    }
-    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
-        self.0.remove(below, names)
-    }
-    fn sync(&self) -> Result<(), StoreError> {
-        self.0.sync()
-    }
     fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError> {
         Ok(self.0.get(name)?.map(|record| {
             let mut bytes = record.stored().to_vec();
@@ -199,18 +190,7 @@ impl ChunkStore for Lying {
             Record::from_parts(record.header(), bytes.into()).unwrap()
         }))
     }
-    fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
-        self.0.find(name)
-    }
-    fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
-        self.0.list(after, count_max)
-    }
-    fn usage(&self) -> Usage {
-        self.0.usage()
-    }
-    fn take_bad_copies(&self) -> Vec<BadCopy> {
-        self.0.take_bad_copies()
-    }
+    pass_on!(0: put touch remove sync find list usage take_bad_copies);
 }
 
 #[tokio::test]
@@ -303,30 +283,7 @@ impl ChunkStore for SlowLink {
         drop(link);
         self.store.put(round, records)
     }
-    fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
-        self.store.touch(round, names)
-    }
-    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
-        self.store.remove(below, names)
-    }
-    fn sync(&self) -> Result<(), StoreError> {
-        self.store.sync()
-    }
-    fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError> {
-        self.store.get(name)
-    }
-    fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
-        self.store.find(name)
-    }
-    fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
-        self.store.list(after, count_max)
-    }
-    fn usage(&self) -> Usage {
-        self.store.usage()
-    }
-    fn take_bad_copies(&self) -> Vec<BadCopy> {
-        self.store.take_bad_copies()
-    }
+    pass_on!(store: touch remove sync get find list usage take_bad_copies);
 }
 
 /// 24 MiB take three seconds, several times as long as a node has to answer. No node is slow, so no object goes to a third one.

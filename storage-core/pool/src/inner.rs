@@ -62,6 +62,11 @@ impl Inner {
         all.entry(store).or_insert_with(|| Arc::new(Health::new(&self.limits))).clone()
     }
 
+    /// This node's own share, if this is its store.
+    pub(crate) fn own(&self, store: StoreId) -> Option<&Local> {
+        self.local.as_ref().filter(|local| local.store == store)
+    }
+
     /// The stamp to use for one that somebody gave. One that is absurd would keep its object for ever, so the highest that is
     /// not is used for it. That keeps the object long enough (I6).
     pub(crate) fn stamp_of(&self, given: u64) -> u64 {

@@ -48,6 +48,7 @@ impl Load {
     /// For one who waits for a node.
     pub(crate) fn seen(&self, node: StoreId) -> Seen {
         let state = lock(&self.0);
+        // To a node that was sent nothing yet nothing is under way.
         let (here, last_end_here) = state.nodes.get(&node).copied().unwrap_or_default();
         Seen { elsewhere: state.under_way - here, carried: state.carried, last_end: state.last_end, last_end_here }
     }

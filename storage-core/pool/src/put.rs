@@ -200,7 +200,7 @@ impl Inner {
         part: Vec<usize>,
     ) -> Answer {
         let member = view.member(node);
-        let local = self.local.as_ref().filter(|local| local.store == member.store);
+        let local = self.own(member.store);
         let health = self.health(member.store);
         let answer = match local {
             Some(local) => put_local(self.clone(), local.clone(), round, records, part).await,
@@ -324,9 +324,9 @@ impl PutPass<'_> {
         let bytes = part.iter().map(|at| u64_from(self.records[*at].stored().len())).sum();
         let (since, patience) = (Instant::now(), self.inner.limits.hedge_put + self.inner.time_for(bytes));
         let store = self.view.member(node).store;
-        let wait = match &self.inner.local {
-            Some(local) if local.store == store => Wait::for_own(since, patience),
-            _ => Wait::for_node(store, since, patience, &self.inner.load),
+        let wait = match self.inner.own(store) {
+            Some(_) => Wait::for_own(since, patience),
+            None => Wait::for_node(store, since, patience, &self.inner.load),
         };
         let give = self.inner.clone().give(self.view.clone(), node, self.round, self.records.clone(), part.clone());
         let task = self.requests.spawn(give).id();

@@ -26,12 +26,12 @@ use muster_pool::{
 use rustix::io::Errno;
 use storage_core::{
     ChunkSize, Compression, Kind, ObjectName, Record, Salt,
-    store::{BadCopy, ChunkStore, Listed, MemoryStore, PutSummary, StoreError, Usage},
+    store::{ChunkStore, MemoryStore, StoreError},
 };
 use tokio::net::TcpListener;
 
 use super::world::*;
-use crate::support::TestCluster;
+use crate::{pass_on::pass_on, support::TestCluster};
 
 const CHUNK: usize = 256 << 10;
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -171,34 +171,11 @@ impl StuckStore {
 }
 
 impl ChunkStore for StuckStore {
-    fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
-        self.inside.put(round, records)
-    }
-    fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
-        self.inside.touch(round, names)
-    }
-    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
-        self.inside.remove(below, names)
-    }
-    fn sync(&self) -> Result<(), StoreError> {
-        self.inside.sync()
-    }
     fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError> {
         self.wait();
         self.inside.get(name)
     }
-    fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
-        self.inside.find(name)
-    }
-    fn list(&self, after: Option<&ObjectName>, limit: usize) -> Result<Vec<Listed>, StoreError> {
-        self.inside.list(after, limit)
-    }
-    fn take_bad_copies(&self) -> Vec<BadCopy> {
-        self.inside.take_bad_copies()
-    }
-    fn usage(&self) -> Usage {
-        self.inside.usage()
-    }
+    pass_on!(inside: put touch remove sync find list take_bad_copies usage);
 }
 
 fn stuck(gate: &Arc<RwLock<()>>) -> Arc<dyn ChunkStore> {

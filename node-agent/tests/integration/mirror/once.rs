@@ -14,11 +14,12 @@ use std::{
 };
 
 use super::world::*;
+use crate::pass_on::pass_on;
 use muster_agent::mirror::DiskWant;
 use muster_api::{DiskId, InstanceId};
 use storage_core::{
-    ChunkSize, Kind, ObjectName, Record, VerifiedObject,
-    store::{BadCopy, ChunkStore, Listed, MemoryStore, PutSummary, StoreError, Usage},
+    ChunkSize, Kind, ObjectName, VerifiedObject,
+    store::{ChunkStore, MemoryStore, StoreError},
 };
 
 const CHUNK: usize = 64 << 10;
@@ -47,21 +48,6 @@ impl Counting {
 }
 
 impl ChunkStore for Counting {
-    fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
-        self.store.put(round, records)
-    }
-    fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
-        self.store.touch(round, names)
-    }
-    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
-        self.store.remove(below, names)
-    }
-    fn sync(&self) -> Result<(), StoreError> {
-        self.store.sync()
-    }
-    fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError> {
-        self.store.get(name)
-    }
     fn load(&self, name: &ObjectName) -> Result<Option<VerifiedObject>, StoreError> {
         let closed = self.opened.wait_while(self.closed.lock().unwrap(), |closed| *closed).unwrap();
         drop(closed);
@@ -71,18 +57,7 @@ impl ChunkStore for Counting {
         }
         Ok(object)
     }
-    fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
-        self.store.find(name)
-    }
-    fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
-        self.store.list(after, count_max)
-    }
-    fn usage(&self) -> Usage {
-        self.store.usage()
-    }
-    fn take_bad_copies(&self) -> Vec<BadCopy> {
-        self.store.take_bad_copies()
-    }
+    pass_on!(store: put touch remove sync get find list usage take_bad_copies);
 }
 
 async fn many_readers_of_one_node(memory_bytes_max: u64) {
